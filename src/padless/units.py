@@ -1,0 +1,51 @@
+"""Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back. Standard library only."""
+
+from decimal import Decimal, InvalidOperation
+
+from padless.errors import ConfigError
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def parse_tokens(text: str | int) -> int:
+    """Return the exact number of tokens that ``text`` names.
+
+    Args:
+        text: digits with optional ``_`` separators, an optional decimal part, and an optional suffix K, M, B or T
+            (powers of 1000), such as ``"1.719T"`` or ``"3_000"``; an integer passes through.
+
+    Raises:
+        ConfigError: not a number, negative, or not a whole number of tokens.
+    """
+    remedy = 'write whole tokens such as 3_000, "50B" or "1.7T" (K, M, B, T are powers of 1000)'
+    stripped = str(text).strip()
+    suffix = stripped[-1:].upper() if stripped[-1:].isalpha() else ""
+    digits = stripped[: len(stripped) - len(suffix)].rstrip()
+    if suffix not in _FACTORS or not digits or not set(digits) <= set("0123456789._"):
+        raise ConfigError(f"{text!r} is not a number of tokens", remedy)
+    try:
+        exact = Decimal(digits.replace("_", "")) * _FACTORS[suffix]
+    except InvalidOperation:
+        raise ConfigError(f"{text!r} is not a number of tokens", remedy) from None
+    if exact != exact.to_integral_value():
+        raise ConfigError(f"{text!r} is {exact} tokens, not a whole number", remedy)
+    return int(exact)
+
+
+def format_tokens(tokens: int) -> str:
+    """Return the shortest string that :func:`parse_tokens` turns back into ``tokens``: 1_700_000_000_000 -> "1.7T"."""
+    plain = f"{tokens:_}"
+    for suffix in ("T", "B", "M", "K"):
+        scaled = Decimal(tokens) / _FACTORS[suffix]
+        text = f"{scaled.normalize():f}{suffix}"
+        if scaled >= 1 and len(text) <= len(plain):
+            return text
+    return plain
+
+
+def approximate_tokens(tokens: float) -> str:
+    """Return ``tokens`` to four significant digits, for people: 1_712_345_678 -> "1.712B". Does not parse back."""
+    for suffix in ("T", "B", "M", "K"):
+        if tokens >= _FACTORS[suffix]:
+            return f"{tokens / _FACTORS[suffix]:.4g}{suffix}"
+    return f"{tokens:.0f}"
