@@ -1,0 +1,219 @@
+"""The whole configuration as frozen dataclasses; each component receives its own part and nothing else.
+
+Units are in the names. Token counts are exact integers here (``"1.7T"`` in YAML is parsed by :mod:`padless.config.load`);
+batches are global and counted in blocks; the clock of a run is nominal tokens = blocks consumed x ``block_tokens``.
+Nothing outside ``hardware`` depends on the number of ranks. The YAML tree has the same shape as :class:`Config`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LrShape = Literal["constant", "linear", "cosine", "one_minus_sqrt", "warmup_stable_decay"]
+MaskShape = Literal["constant", "linear", "step"]
+Backend = Literal["auto", "reference", "sdpa", "varlen", "flash"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What the run is called and where it lives: ``<folder>/<name>/``."""
+
+    name: str
+    folder: str
+    seed: int
+    stop_after_tokens: int | None  # end early at this clock (with a checkpoint), for a first look; None trains to the end
+    log_every_steps: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the encoder (RECIPE.md 1a, 1d). RoPE theta is a phase setting and is not here."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    intermediate_size: int  # GeGLU width; Wi puts out twice this
+    vocab_size: int  # a multiple of 64
+    global_every_layers: int  # layer i attends globally if i % this == 0
+    local_window_tokens: int  # 128 means 64 to each side
+    norm_eps: float
+    attention_out_dropout: float
+    mlp_dropout: float
+    embedding_dropout: float
+    init_std: float
+    init_cutoff_factor: float
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """RoPE base of global and local layers for one phase (Su et al. 2021)."""
+
+    global_theta: float
+    local_theta: float
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """One prepared folder of packed blocks (output of ``data_prep/prepare.py``), local or on a remote."""
+
+    local: str  # folder with manifest.json, or the cache folder when ``remote`` is set
+    remote: str | None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the blocks are. A phase mixes streams by name."""
+
+    streams: dict[str, StreamConfig]
+    tokenizer: str | None  # tokenizer.json expected by the user; None takes the streams' own (they must agree)
+    block_tokens: int
+    num_workers: int
+    shuffle: bool
+    num_canonical_nodes: int  # fixed in the recipe, divides every batch quantum, never the number of nodes
+    prepare_bundled: bool  # prepare the bundled sample corpus into these streams if they are missing (demo only)
+
+
+@dataclass(frozen=True)
+class BatchWarmupConfig:
+    """Batch-size warmup: ``levels`` sizes from ``from_blocks`` up to the phase's batch, within ``tokens``."""
+
+    from_blocks: int
+    tokens: int
+    levels: int  # number of distinct sizes below the full batch; the last warmup level is followed by the full batch
+    equal: Literal["steps", "tokens"]
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Global batch in blocks. Every batch size is a multiple of ``quantum_blocks``."""
+
+    blocks: int
+    quantum_blocks: int
+    round: Literal["exact", "nearest"]
+    warmup: BatchWarmupConfig | None
+
+
+@dataclass(frozen=True)
+class LrConfig:
+    """Learning rate over one phase as a function of tokens since the phase began."""
+
+    shape: LrShape
+    peak: float
+    warmup_tokens: int
+    decay_tokens: int | None  # only for warmup_stable_decay
+    floor: float  # final learning rate as a fraction of peak; ineffective (must be None-like 1.0) for constant
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Share of tokens masked, over one phase; 80/10/10 unless said otherwise."""
+
+    rate: float
+    shape: MaskShape
+    end_rate: float | None  # for linear (reached at the phase end) and step (from ``step_at_tokens`` on)
+    step_at_tokens: int | None  # tokens since the phase began, only for step
+    mask_share: float
+    random_share: float
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase of a recipe. Durations are tokens within the phase."""
+
+    tokens: int
+    max_seq_len: int
+    streams: dict[str, float]  # stream name -> proportion of the phase's blocks
+    rope: RopeConfig
+    lr: LrConfig
+    weight_decay: float
+    batch: BatchConfig
+    masking: MaskingConfig
+    shuffle_seed: int
+    save_every_tokens: int
+    eval_every_tokens: int
+    allow_short_documents: bool
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """StableAdamW (Wortsman et al. 2023) with learning-rate-decoupled weight decay."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """How a global batch is cut and computed. Must not change the loss beyond rounding."""
+
+    device: Literal["auto", "cpu", "gpu"]
+    world_size: int | None  # ranks the config is checked for; None takes the launcher's
+    microbatch_blocks: int  # blocks a rank computes at once
+    precision: Literal["auto", "fp32", "bf16"]
+    attention_backend: Backend
+    allow_slow_attention: bool  # permit sdpa on a GPU for more than 1B tokens
+    num_threads: int | None  # CPU threads a rank; None leaves torch's choice
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """Initial weights at clock 0."""
+
+    kind: Literal["random", "tiled"]
+    source: str | None  # checkpoint or Hugging Face folder, for tiled
+    scale: Literal["fan_in", "published"]
+    allow_theta_change: bool
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Continue from existing weights of the same shape, at clock 0 (continued pretraining)."""
+
+    source: str | None  # checkpoint file or Hugging Face folder
+    keep: Literal["weights", "weights_and_optimizer"]
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Validation at a fixed mask rate with fixed masks, the same in every phase."""
+
+    streams: tuple[str, ...]
+    max_seq_len: int
+    mask_rate: float
+    max_blocks: int | None
+
+
+@dataclass(frozen=True)
+class LoggersConfig:
+    """Loggers beside metrics.jsonl and the progress bar."""
+
+    tensorboard: bool
+    wandb_project: str | None
+    wandb_mode: Literal["online", "offline"]
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Hugging Face folder at the end of the run."""
+
+    enabled: bool
+    max_logit_difference: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole tree."""
+
+    run: RunConfig
+    model: ModelConfig
+    data: DataConfig
+    phases: dict[str, PhaseConfig]
+    phase_order: tuple[str, ...]
+    optimizer: OptimizerConfig
+    hardware: HardwareConfig
+    init: InitConfig
+    start: StartConfig
+    eval: EvalConfig
+    loggers: LoggersConfig
+    export: ExportConfig
