@@ -1,0 +1,105 @@
+"""The loader a trainer iterates: one item is one optimizer step of this rank, as a list of microbatches.
+
+    microbatches of blocks (mds.BlockReader, position = blocks consumed)
+       | begin_step(step, microbatches, mask rate) says what the next step is    set by a callback from the clock
+    blocks of the step -> occurrence of each in the global step -> masks -> collate
+       | list[PackedBatch]
+
+Position, masks and batch size are functions of the clock; the loader has no state worth saving.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from padless.data.batch import PackedBatch
+from padless.data.collate import Block, MaskedBlock, collate
+from padless.data.masking import MaskingRule, mask_tokens, training_generator
+
+BlockId = tuple[str, int]
+
+
+def gather_alone(ids: list[BlockId]) -> list[list[BlockId]]:
+    """The exchange of a single rank: only its own ids."""
+    return [ids]
+
+
+@dataclass(frozen=True)
+class BatchRules:
+    """What does not change within a phase."""
+
+    block_tokens: int
+    max_seq_len: int
+    pad_id: int
+    masking: MaskingRule
+    seed: int
+    phase_index: int
+
+
+@dataclass
+class StepInfo:
+    """What the last assembled step was made of, over all ranks."""
+
+    step: int = -1
+    block_ids: list[BlockId] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Return a hash of the step's blocks that does not depend on their order, and so not on the ranks."""
+        return hashlib.sha256(repr(sorted(self.block_ids)).encode()).hexdigest()[:16]
+
+
+class StepLoader:
+    """Iterable over optimizer steps. ``begin_step`` has to be called before each ``next``.
+
+    Args:
+        microbatches: endless microbatches of this rank's blocks.
+        rules: how blocks become batches.
+        rank: this rank.
+        gather: gives the block ids of all ranks, in rank order, for this rank's ids.
+    """
+
+    def __init__(
+        self,
+        microbatches: Iterator[list[Block]],
+        rules: BatchRules,
+        rank: int = 0,
+        gather: Callable[[list[BlockId]], list[list[BlockId]]] = gather_alone,
+    ) -> None:
+        self._microbatches = microbatches
+        self._rules = rules
+        self._rank = rank
+        self._gather = gather
+        self._next: tuple[int, int, float] | None = None
+        self.last_step = StepInfo()
+
+    def begin_step(self, step: int, num_microbatches: int, mask_rate: float) -> None:
+        """Say what the next item is: the step's number, its microbatches on this rank, its mask rate."""
+        self._next = (step, num_microbatches, mask_rate)
+
+    def __iter__(self) -> Iterator[list[PackedBatch]]:
+        while True:
+            if self._next is None:
+                raise RuntimeError("begin_step was not called before the next step was asked for")
+            step, num_microbatches, mask_rate = self._next
+            self._next = None
+            cut = [next(self._microbatches) for _ in range(num_microbatches)]
+            yield self._assemble(cut, step, mask_rate)
+
+    def _assemble(self, cut: list[list[Block]], step: int, mask_rate: float) -> list[PackedBatch]:
+        ids = [(block.stream, block.index) for blocks in cut for block in blocks]
+        all_ids = self._gather(ids)
+        self.last_step = StepInfo(step, [block_id for rank_ids in all_ids for block_id in rank_ids])
+        seen = Counter(block_id for rank_ids in all_ids[: self._rank] for block_id in rank_ids)
+        return [self._batch(blocks, step, mask_rate, seen) for blocks in cut]
+
+    def _batch(self, blocks: Sequence[Block], step: int, mask_rate: float, seen: Counter[BlockId]) -> PackedBatch:
+        rules = self._rules
+        masked = []
+        for block in blocks:
+            block_id = (block.stream, block.index)
+            generator = training_generator(rules.seed, rules.phase_index, step, *block_id, seen[block_id])
+            seen[block_id] += 1
+            masked.append(MaskedBlock(block, *mask_tokens(block.tokens_T, mask_rate, rules.masking, generator)))
+        return collate(masked, rules.block_tokens, rules.max_seq_len, rules.pad_id)
