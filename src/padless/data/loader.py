@@ -18,11 +18,12 @@ from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule, mask_tokens, training_generator
 
 BlockId = tuple[str, int]
+RankShare = tuple[list[BlockId], int]  # blocks of one rank in one step, and their real tokens
 
 
-def gather_alone(ids: list[BlockId]) -> list[list[BlockId]]:
-    """The exchange of a single rank: only its own ids."""
-    return [ids]
+def gather_alone(share: RankShare) -> list[RankShare]:
+    """The exchange of a single rank: only its own share."""
+    return [share]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class StepInfo:
 
     step: int = -1
     block_ids: list[BlockId] = field(default_factory=list)
+    real_tokens: int = 0
 
     @property
     def digest(self) -> str:
@@ -57,7 +59,7 @@ class StepLoader:
         microbatches: endless microbatches of this rank's blocks.
         rules: how blocks become batches.
         rank: this rank.
-        gather: gives the block ids of all ranks, in rank order, for this rank's ids.
+        gather: gives the shares of all ranks, in rank order, for this rank's share.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class StepLoader:
         microbatches: Iterator[list[Block]],
         rules: BatchRules,
         rank: int = 0,
-        gather: Callable[[list[BlockId]], list[list[BlockId]]] = gather_alone,
+        gather: Callable[[RankShare], list[RankShare]] = gather_alone,
     ) -> None:
         self._microbatches = microbatches
         self._rules = rules
@@ -89,9 +91,12 @@ class StepLoader:
 
     def _assemble(self, cut: list[list[Block]], step: int, mask_rate: float) -> list[PackedBatch]:
         ids = [(block.stream, block.index) for blocks in cut for block in blocks]
-        all_ids = self._gather(ids)
-        self.last_step = StepInfo(step, [block_id for rank_ids in all_ids for block_id in rank_ids])
-        seen = Counter(block_id for rank_ids in all_ids[: self._rank] for block_id in rank_ids)
+        real_tokens = sum(block.tokens_T.shape[0] for blocks in cut for block in blocks)
+        shares = self._gather((ids, real_tokens))
+        self.last_step = StepInfo(
+            step, [block_id for rank_ids, _ in shares for block_id in rank_ids], sum(real for _, real in shares)
+        )
+        seen = Counter(block_id for rank_ids, _ in shares[: self._rank] for block_id in rank_ids)
         return [self._batch(blocks, step, mask_rate, seen) for blocks in cut]
 
     def _batch(self, blocks: Sequence[Block], step: int, mask_rate: float, seen: Counter[BlockId]) -> PackedBatch:

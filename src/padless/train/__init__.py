@@ -1,0 +1,1 @@
+"""The run: phases on Composer, hand-over, checkpoints, callbacks. The only package that imports Composer."""

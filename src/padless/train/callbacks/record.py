@@ -1,0 +1,39 @@
+"""What the callbacks of one phase tell each other about the current step."""
+
+from dataclasses import dataclass
+
+from composer.core import State
+
+from padless.schedule.phases import PhasePlan
+from padless.schedule.step import StepSettings
+
+
+@dataclass
+class StepRecord:
+    """Settings and measurements of the step under way."""
+
+    plan: PhasePlan
+    settings: StepSettings | None = None
+    grad_norm: float = float("nan")
+    data_wait_s: float = 0.0
+    eval_loss: float | None = None
+
+
+def clock_tokens(state: State) -> int:
+    """Return the run's clock: nominal tokens consumed, all ranks together, filler included."""
+    return int(state.timestamp.token)
+
+
+def step_number(state: State) -> int:
+    """Return the optimizer steps done since the run began, over all phases."""
+    return int(state.timestamp.batch)
+
+
+def previous_clock_tokens(state: State) -> int:
+    """Return the clock before the step that has just ended."""
+    return int(state.previous_timestamp.token) if state.previous_timestamp is not None else 0
+
+
+def crossed(interval_tokens: int, before_tokens: int, now_tokens: int) -> bool:
+    """Return whether a multiple of the interval lies in (before, now]."""
+    return before_tokens // interval_tokens != now_tokens // interval_tokens

@@ -1,0 +1,42 @@
+"""Tile-based initialisation: start a large model from a small one (Rae et al. 2021; ModernBERT, appendix A.3).
+
+Runs once, at Composer's INIT event of the first phase at clock 0, before parameters are distributed. A resume never
+makes this callback, so the source may be gone by then.
+"""
+
+from collections.abc import Callable
+
+from composer.core import Callback, State
+from composer.loggers import Logger
+
+from padless.config.schema import ModelConfig
+from padless.export.importer import LoadedSource
+from padless.model.masked_lm import MaskedLM
+from padless.model.tiling import tile_state_dict, tiling_table
+
+
+class TiledInit(Callback):
+    """Overwrites the model's random weights by tiles of a smaller model's.
+
+    Args:
+        model: the encoder with its head, randomly initialised.
+        config: its shape.
+        source: weights and shape of the smaller model.
+        scale: ``fan_in`` divides duplicated inputs by their multiplicity, ``published`` does not.
+        say: prints text.
+    """
+
+    def __init__(
+        self, model: MaskedLM, config: ModelConfig, source: LoadedSource, scale: str, say: Callable[[str], None]
+    ) -> None:
+        self._model, self._config, self._source, self._scale, self._say = model, config, source, scale, say
+
+    def init(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Tile, load, and print what became of every tensor."""
+        if int(state.timestamp.token) != 0:
+            raise RuntimeError("tiled initialisation is for clock 0 only")
+        weights, rows = tile_state_dict(
+            self._source.state_dict, self._source.model_config, self._model.state_dict(), self._config, self._scale
+        )
+        self._model.load_state_dict(weights)
+        self._say(tiling_table(rows))

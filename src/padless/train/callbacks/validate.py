@@ -1,0 +1,47 @@
+"""Validation every ``eval_every_tokens`` of a phase and at its end."""
+
+from composer.core import Callback, State
+from composer.loggers import Logger
+
+from padless.model.masked_lm import MaskedLM
+from padless.train.callbacks.metrics import MetricsFile
+from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
+from padless.train.validation import Validation
+
+
+class Validate(Callback):
+    """Evaluates between steps and writes an ``eval`` line to the metrics.
+
+    Args:
+        record: the step record.
+        model: the encoder with its head, unwrapped.
+        validation: fixed blocks with fixed masks.
+        metrics: the file.
+        end_tokens: clock at which fitting ends.
+    """
+
+    def __init__(
+        self, record: StepRecord, model: MaskedLM, validation: Validation, metrics: MetricsFile, end_tokens: int
+    ) -> None:
+        self._record, self._model, self._validation = record, model, validation
+        self._metrics, self._end_tokens = metrics, end_tokens
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        """Evaluate the untrained model once, at clock 0."""
+        if clock_tokens(state) == 0:
+            self._evaluate(state, logger)
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Evaluate if an interval was crossed or the phase has ended."""
+        start, now = self._record.plan.start_tokens, clock_tokens(state)
+        interval = self._record.plan.phase.eval_every_tokens
+        before = max(previous_clock_tokens(state), start)
+        if now >= self._end_tokens or crossed(interval, before - start, now - start):
+            self._evaluate(state, logger)
+
+    def _evaluate(self, state: State, logger: Logger) -> None:
+        figures = self._validation.evaluate(self._model)
+        place = {"tokens": clock_tokens(state), "step": step_number(state), "phase": self._record.plan.name}
+        self._metrics.append({**place, **figures})
+        logger.log_metrics(figures)
+        self._record.eval_loss = figures["eval_loss"]

@@ -1,0 +1,67 @@
+"""StableAdamW from torch-optimi (Wortsman et al. 2023, arXiv 2304.13013) as the recipe uses it.
+
+No decay on norms and biases. Decay is decoupled from the learning rate: a step shrinks a weight by
+``weight_decay x lr / max_lr``, and ``max_lr`` is the phase's peak, set anew at each hand-over. The kernel is chosen by
+device, never by what happens to be installed.
+"""
+
+from typing import Any
+
+import torch
+from optimi import StableAdamW
+from torch import nn
+
+from padless.config.schema import OptimizerConfig
+
+
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, peak_lr: float, weight_decay: float, is_gpu: bool
+) -> StableAdamW:
+    """Return the optimizer over ``model``: matrices with decay, norms and biases without."""
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    undecayed = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": decayed, "decays": True}, {"params": undecayed, "decays": False, "weight_decay": 0.0}]
+    return StableAdamW(
+        groups,
+        lr=peak_lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=weight_decay,
+        decouple_lr=True,
+        max_lr=peak_lr,
+        triton=is_gpu,
+        foreach=False,
+    )
+
+
+def set_schedule(optimizer: torch.optim.Optimizer, lr: float, peak_lr: float, weight_decay: float) -> None:
+    """Apply this step's learning rate and decay; groups without decay keep none."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group["max_lr"] = peak_lr
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Return moments by parameter name and each group's step counter, ready for a checkpoint."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    moments = {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
+    counters = {str(number): group.get("step") for number, group in enumerate(optimizer.param_groups)}
+    return {"moments": moments, "group_steps": counters}
+
+
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]]
+) -> None:
+    """Put back what :func:`optimizer_state` returned. Learning rate and decay are not part of it."""
+    parameters = dict(model.named_parameters())
+    for name, state in saved["moments"].items():
+        device = parameters[name].device
+        optimizer.state[parameters[name]] = {
+            key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()
+        }
+    for number, group in enumerate(optimizer.param_groups):
+        step = saved["group_steps"][str(number)]
+        if step is not None:
+            group["step"] = step.clone()
+            group["setup"] = True
