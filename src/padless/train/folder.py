@@ -1,0 +1,99 @@
+"""The folder of a run: resolved config, lineage, metrics. Rank 0 writes, all ranks know the paths."""
+
+import importlib.metadata
+import json
+import platform
+import socket
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from padless.config.load import results_difference, to_yaml
+from padless.config.schema import Config
+from padless.data.preflight import PreparedData
+from padless.errors import CheckpointError
+from padless.train.callbacks.metrics import MetricsFile
+from padless.train.checkpoint import load_checkpoint, write_atomically
+from padless.train.handover import StartState
+
+_PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
+
+
+class RunFolder:
+    """Files that describe one run.
+
+    Args:
+        path: the folder; made if missing.
+        is_leader: whether this rank writes.
+    """
+
+    def __init__(self, path: Path, is_leader: bool) -> None:
+        self.path, self._is_leader = path, is_leader
+        path.mkdir(parents=True, exist_ok=True)
+        self.metrics = MetricsFile(path / "metrics.jsonl", is_leader)
+
+    def refuse_other_config(self, checkpoint: Path, config: Config, data: PreparedData) -> None:
+        """Stop if the checkpoint was trained with settings or data that would have given other results up to its clock.
+
+        Raises:
+            CheckpointError: names each setting with its old and new value.
+        """
+        meta = load_checkpoint(checkpoint).meta
+        different = results_difference(meta["config"], config, int(meta["clock_tokens"]))
+        different += [
+            f"data of stream {name!r}: {meta['data'].get(name)} -> {digest}"
+            for name, digest in data.hashes.items()
+            if meta["data"].get(name, digest) != digest
+        ]
+        if different:
+            raise CheckpointError(
+                f"{self.path} belongs to another config; old -> new: " + "; ".join(different),
+                "set these back, or choose another run.name for a new run",
+            )
+
+    def begin(self, config: Config, start: StartState, world_size: int) -> None:
+        """Write the resolved config and a line of lineage."""
+        if not self._is_leader:
+            return
+        text = to_yaml(config)
+        write_atomically(self.path / "config.yaml", lambda temporary: _write(temporary, text))
+        event = "start" if start.clock_tokens == 0 else "resume"
+        self.note(event, start.clock_tokens, start.origin, world_size=world_size, **_environment())
+
+    def note(self, event: str, clock_tokens: int, detail: str, **facts: Any) -> None:
+        """Append one line to ``lineage.jsonl``."""
+        if not self._is_leader:
+            return
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        line = {"event": event, "clock_tokens": clock_tokens, "detail": detail, "time": now, **facts}
+        with (self.path / "lineage.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"host": socket.gethostname(), "python": platform.python_version(), "versions": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return described.stdout.strip() or None

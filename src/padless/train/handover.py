@@ -1,0 +1,155 @@
+"""What a phase starts from, and what of it carries over.
+
+    from                          weights  moments  clock    learning rate, decay, theta, length  data position
+    the same phase's checkpoint   yes      yes      yes      from the recipe                      from the clock
+    the previous phase's          yes      yes      yes      the new phase's                      0; goes on if it reads
+                                                                                                  the same data
+    start.source                  yes      as kept  0        the recipe's; re-warmed without      0
+                                                             moments
+    init.source (tiled)           tiled    no       0        the recipe's                         0
+    nothing                       random   no       0        the recipe's                         0
+
+Everything goes through a file on disk, so the same path serves a phase that follows another in one process, a phase
+started on another cluster, a resume, and continued pretraining. What is not listed is a function of the clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from padless.config.load import load_config
+from padless.config.schema import Config, ModelConfig
+from padless.errors import CheckpointError, ModelError
+from padless.export.importer import LoadedSource, load_hf_folder
+from padless.schedule.phases import PhasePlan
+from padless.train.checkpoint import load_checkpoint
+
+_REWARMUP_SHARE = 0.01
+_REWARMUP_MAX_TOKENS = 3_000_000_000
+
+
+@dataclass(frozen=True)
+class StartState:
+    """State a phase begins with. ``model`` is None for fresh (random or tiled) weights."""
+
+    model: dict[str, Tensor] | None
+    optimizer: dict[str, Any] | None
+    clock_tokens: int
+    step: int
+    train_seconds: float
+    origin: str
+
+
+def state_from_run(path: Path) -> StartState:
+    """Return the state in one of this run's own checkpoints: the clock goes on."""
+    saved = load_checkpoint(path)
+    return StartState(
+        saved.model, saved.optimizer, saved.clock_tokens, saved.step, float(saved.meta["train_seconds"]), str(path)
+    )
+
+
+def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
+    """Return weights, shape and thetas of a checkpoint file or Hugging Face folder, and its moments if it has any.
+
+    Raises:
+        CheckpointError: there is no such file or folder.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return load_hf_folder(path), None
+    if not path.is_file():
+        raise CheckpointError(
+            f"source {source} is neither a checkpoint file nor a Hugging Face folder",
+            "give a .pt file from a run's checkpoints/ folder, or a local folder with config.json and model.safetensors",
+        )
+    saved = load_checkpoint(path)
+    config = load_config(saved.meta["config"])
+    phase = config.phases[saved.meta["phase"]]
+    loaded = LoadedSource(
+        state_dict=saved.model,
+        model_config=config.model,
+        rope=phase.rope,
+        tokenizer_sha256=saved.meta["tokenizer_sha256"],
+        tokens_seen=saved.clock_tokens,
+    )
+    return loaded, saved.optimizer
+
+
+def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[StartState, int | None]:
+    """Return the state of a new run that continues from ``start.source``, and the tokens its parent had seen.
+
+    Raises:
+        ModelError: the source has another shape than ``model``.
+        CheckpointError: moments are to be kept and the source has none.
+    """
+    loaded, moments = load_source(source)
+    different = [
+        f"{name}: {getattr(loaded.model_config, name)} (source), {getattr(model, name)} (config)"
+        for name in ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "global_every_layers")
+        if getattr(loaded.model_config, name) != getattr(model, name)
+    ]
+    if different:
+        raise ModelError(
+            f"start.source={source} has another shape: {'; '.join(different)}",
+            "choose the model preset of the source, or init=tiled to grow a small model into a larger one",
+        )
+    if keep == "weights_and_optimizer" and moments is None:
+        raise CheckpointError(
+            f"start.keep=weights_and_optimizer, but {source} holds weights only",
+            "set start.keep=weights (the learning rate is then re-warmed)",
+        )
+    kept = moments if keep == "weights_and_optimizer" else None
+    return StartState(loaded.state_dict, kept, 0, 0, 0.0, source), loaded.tokens_seen
+
+
+def with_rewarmup(config: Config) -> tuple[Config, str | None]:
+    """Return the config in which weights without moments get a short learning-rate warmup, and the line that says so.
+
+    The warmup is min(1 % of the first phase, 3B tokens) and applies only where the recipe gives none.
+    """
+    name = config.phase_order[0]
+    phase = config.phases[name]
+    if config.start.source is None or config.start.keep != "weights" or phase.lr.warmup_tokens > 0:
+        return config, None
+    warmup_tokens = min(int(phase.tokens * _REWARMUP_SHARE), _REWARMUP_MAX_TOKENS)
+    warmed = replace(phase, lr=replace(phase.lr, warmup_tokens=warmup_tokens))
+    line = f"learning rate re-warmed over {warmup_tokens:_} tokens, since start.source comes without optimizer moments"
+    return replace(config, phases={**config.phases, name: warmed}), line
+
+
+def check_theta(loaded: LoadedSource, first_phase: PhasePlan, allow_theta_change: bool) -> None:
+    """Refuse to tile from weights that learned another RoPE theta than the first phase will use.
+
+    Raises:
+        ModelError: thetas differ and ``init.allow_theta_change`` is off.
+    """
+    wanted = first_phase.phase.rope
+    if allow_theta_change or loaded.rope == wanted:
+        return
+    raise ModelError(
+        f"init.source was trained with RoPE thetas {loaded.rope.global_theta:g}/{loaded.rope.local_theta:g} "
+        f"(global/local), phase {first_phase.name!r} uses {wanted.global_theta:g}/{wanted.local_theta:g}",
+        "tile from a checkpoint of a phase with these thetas, or set init.allow_theta_change=true",
+    )
+
+
+def position_blocks(plans: Sequence[PhasePlan], plan: PhasePlan, clock_tokens: int, block_tokens: int) -> int:
+    """Return the blocks of the phase's data consumed at a clock.
+
+    A phase that reads the same data in the same order as the one before goes on where that one ended.
+    """
+    start = plan.start_tokens
+    for earlier in reversed(plans[: plan.index]):
+        if _data_key(earlier) != _data_key(plan):
+            break
+        start = earlier.start_tokens
+    return (clock_tokens - start) // block_tokens
+
+
+def _data_key(plan: PhasePlan) -> tuple[object, ...]:
+    phase = plan.phase
+    streams = tuple(sorted(phase.streams.items()))
+    return streams, phase.max_seq_len, phase.shuffle_seed, phase.batch.quantum_blocks

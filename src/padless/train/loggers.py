@@ -1,0 +1,47 @@
+"""Loggers beside ``metrics.jsonl``: TensorBoard and wandb, through Composer's destinations, on one axis over all phases."""
+
+import os
+import uuid
+from pathlib import Path
+
+from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
+
+from padless.config.schema import Config
+from padless.errors import ConfigError
+
+
+def build_loggers(config: Config, run_folder: Path) -> list[LoggerDestination]:
+    """Return the destinations the config asks for.
+
+    The wandb id is kept in the run folder, so that a resume continues the same curve.
+
+    Raises:
+        ConfigError: wandb is asked for and not installed.
+    """
+    loggers: list[LoggerDestination] = []
+    if config.loggers.tensorboard:
+        loggers.append(TensorboardLogger(log_dir=str(run_folder / "tensorboard"), flush_interval=100))
+    if config.loggers.wandb_project is not None:
+        os.environ["WANDB_MODE"] = config.loggers.wandb_mode
+        try:
+            import wandb  # noqa: F401, PLC0415  (an extra)
+        except ImportError:
+            raise ConfigError(
+                f"loggers.wandb_project={config.loggers.wandb_project}, but wandb is not installed",
+                'pip install "padless[wandb]", or unset loggers.wandb_project',
+            ) from None
+        loggers.append(
+            WandBLogger(
+                project=config.loggers.wandb_project,
+                name=config.run.name,
+                init_kwargs={"id": _wandb_id(run_folder), "resume": "allow", "dir": str(run_folder)},
+            )
+        )
+    return loggers
+
+
+def _wandb_id(run_folder: Path) -> str:
+    path = run_folder / "wandb_id"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex[:12])
+    return path.read_text().strip()

@@ -1,0 +1,189 @@
+"""One phase on Composer: model with the phase's theta, state from disk, loader at the clock's position, fit."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from composer import Trainer
+from composer.core import Callback, DataSpec, Time, TimeUnit, Timestamp
+from composer.loggers import LoggerDestination
+from rich.console import Console
+
+from padless.config.schema import Config
+from padless.data.loader import BatchRules, StepLoader
+from padless.data.masking import MaskingRule
+from padless.data.mds import BlockReader
+from padless.data.preflight import PreparedData
+from padless.export.importer import LoadedSource
+from padless.model.init import initialise
+from padless.model.masked_lm import MaskedLM
+from padless.schedule.phases import PhasePlan
+from padless.train.callbacks.batch_warmup import BatchWarmup
+from padless.train.callbacks.checkpointing import SaveCheckpoint
+from padless.train.callbacks.finite import StopOnNonFinite
+from padless.train.callbacks.metrics import LogMetrics, MetricsFile
+from padless.train.callbacks.progress import ShowProgress
+from padless.train.callbacks.record import StepRecord
+from padless.train.callbacks.schedule import ApplySchedule
+from padless.train.callbacks.tiled_init import TiledInit
+from padless.train.callbacks.validate import Validate
+from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
+from padless.train.handover import StartState, position_blocks
+from padless.train.hardware import Compute
+from padless.train.optimizer import build_optimizer, load_optimizer_state
+from padless.train.validation import Validation
+from padless.train.world import World
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What all phases of a run share."""
+
+    config: Config
+    plans: tuple[PhasePlan, ...]
+    end_tokens: int  # clock at which the run ends: the last phase's end, or run.stop_after_tokens
+    folder: Path
+    world: World
+    compute: Compute
+    data: PreparedData
+    validation: Validation
+    metrics: MetricsFile
+    loggers: list[LoggerDestination]
+    checkpoint_meta: dict[str, Any]
+    config_hash: str
+    tile_source: LoadedSource | None
+    console: Console
+    say: Callable[[str], None]
+
+
+def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
+    """Return the randomly initialised model with the phase's RoPE thetas, the same on every rank."""
+    model = MaskedLM(context.config.model, plan.phase.rope, context.compute.backend)
+    initialise(model, context.config.run.seed)
+    return model
+
+
+def _loader(context: RunContext, plan: PhasePlan, clock_tokens: int) -> StepLoader:
+    config, phase, data = context.config, plan.phase, context.data
+    reader = BlockReader(
+        data.train_sources(phase),
+        quantum_blocks=phase.batch.quantum_blocks,
+        microbatch_blocks=config.hardware.microbatch_blocks,
+        num_canonical_nodes=config.data.num_canonical_nodes,
+        shuffle_seed=phase.shuffle_seed if config.data.shuffle else None,
+        num_workers=config.data.num_workers,
+    )
+    if reader.num_blocks < phase.batch.blocks:
+        context.say(
+            f"phase {plan.name!r} has {reader.num_blocks} blocks, less than one batch of {phase.batch.blocks}: "
+            f"passes of {reader.pass_blocks} blocks repeat within a batch"
+        )
+    rules = BatchRules(
+        config.data.block_tokens,
+        phase.max_seq_len,
+        data.pad_id,
+        MaskingRule.build(
+            config.model.vocab_size,
+            data.mask_id,
+            data.special_ids,
+            phase.masking.mask_share,
+            phase.masking.random_share,
+        ),
+        config.run.seed,
+        plan.index,
+    )
+    position = position_blocks(context.plans, plan, clock_tokens, config.data.block_tokens)
+    return StepLoader(reader.microbatches(position), rules, context.world.rank, context.world.gather)
+
+
+def _callbacks(
+    context: RunContext, plan: PhasePlan, model: MaskedLM, loader: StepLoader, start: StartState, end_tokens: int
+) -> list[Callback]:
+    config, world = context.config, context.world
+    record = StepRecord(plan)
+    cut_blocks = world.size * config.hardware.microbatch_blocks
+    callbacks: list[Callback] = [
+        BatchWarmup(record, loader, config.data.block_tokens, cut_blocks),
+        ApplySchedule(record, config.run.seed, world.rank),
+        StopOnNonFinite(record, loader),
+        LogMetrics(record, loader, context.metrics, config.run.log_every_steps),
+    ]
+    if world.is_leader:
+        callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
+    callbacks.append(Validate(record, model, context.validation, context.metrics, end_tokens))
+    callbacks.append(
+        SaveCheckpoint(
+            record,
+            model,
+            run_folder=context.folder,
+            meta=context.checkpoint_meta,
+            config_hash=context.config_hash,
+            world=world,
+            end_tokens=end_tokens,
+            trained_s=start.train_seconds,
+            say=context.say,
+        )
+    )
+    if context.tile_source is not None and start.model is None:
+        callbacks.append(TiledInit(model, config.model, context.tile_source, config.init.scale, context.say))
+    return callbacks
+
+
+def fit_phase(context: RunContext, plan: PhasePlan, start: StartState) -> Path:
+    """Train one phase from ``start`` to its end (or the run's) and return the checkpoint written there."""
+    config = context.config
+    model = build_model(context, plan)
+    if start.model is not None:
+        model.load_state_dict(start.model)
+    loader = _loader(context, plan, start.clock_tokens)
+    end_tokens = min(plan.end_tokens, context.end_tokens)
+    callbacks = _callbacks(context, plan, model, loader, start, end_tokens)
+    composer_model = ComposerMaskedLM(model, context.compute)
+    optimizer = build_optimizer(
+        model, config.optimizer, plan.phase.lr.peak, plan.phase.weight_decay, context.world.is_gpu
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No `?optimizer|.*schedulers.*|.*eval.*", category=UserWarning)
+        trainer = Trainer(
+            model=composer_model,
+            train_dataloader=DataSpec(
+                loader,
+                split_batch=split_step,
+                get_num_tokens_in_batch=count_tokens,
+                get_num_samples_in_batch=count_segments,
+            ),
+            optimizers=optimizer,
+            callbacks=callbacks,
+            loggers=context.loggers,
+            max_duration=Time(end_tokens, TimeUnit.TOKEN),
+            device=context.world.device,
+            precision="fp32",
+            device_train_microbatch_size=1,
+            accumulate_train_batch_on_tokens=True,
+            spin_dataloaders=False,
+            progress_bar=False,
+            run_name=config.run.name,
+            seed=config.run.seed,
+            dist_timeout=600.0,
+        )
+    if start.optimizer is not None:
+        load_optimizer_state(model, optimizer, start.optimizer)
+    trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
+    try:
+        trainer.fit()
+    finally:
+        _stop_progress(callbacks)
+    saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
+    if saver.last_path is None:
+        raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
+    torch.set_grad_enabled(True)
+    return saver.last_path
+
+
+def _stop_progress(callbacks: list[Callback]) -> None:
+    for callback in callbacks:
+        if isinstance(callback, ShowProgress):
+            callback.stop()

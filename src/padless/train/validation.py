@@ -1,0 +1,109 @@
+"""Validation loss on fixed blocks with fixed masks: one number on 1, 2 or 4 ranks, and the same in every phase.
+
+Block i is computed by rank i mod ranks, alone, and the sums of all blocks are added in block order on every rank, so the
+result does not depend on how many ranks there are (DESIGN D4). Masks are keyed by (seed, stream, block).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from padless.data.collate import Block, MaskedBlock, collate
+from padless.data.masking import MaskingRule, mask_tokens, validation_generator
+from padless.data.mds import ValidationBlocks
+from padless.model.masked_lm import MaskedLM
+from padless.train.hardware import Compute
+from padless.train.world import World
+
+
+@dataclass(frozen=True)
+class ValidationRules:
+    """How validation blocks are masked and laid out."""
+
+    block_tokens: int
+    max_seq_len: int
+    pad_id: int
+    masking: MaskingRule
+    mask_rate: float
+    seed: int
+    max_blocks: int | None
+
+
+class Validation:
+    """Evaluates a model on the validation splits of one or more streams.
+
+    Args:
+        splits: validation blocks by stream.
+        rules: masking and layout.
+        world: the ranks.
+        compute: device and precision.
+    """
+
+    def __init__(
+        self, splits: Sequence[ValidationBlocks], rules: ValidationRules, world: World, compute: Compute
+    ) -> None:
+        self._splits, self._rules, self._world, self._compute = splits, rules, world, compute
+        places = [(split, index) for split in splits for index in range(len(split))]
+        self._places = places[: rules.max_blocks]
+
+    def masked_block(self, block: Block) -> MaskedBlock:
+        """Return the block with its fixed mask."""
+        generator = validation_generator(self._rules.seed, block.stream, block.index)
+        return MaskedBlock(block, *mask_tokens(block.tokens_T, self._rules.mask_rate, self._rules.masking, generator))
+
+    def masked_blocks(self) -> list[MaskedBlock]:
+        """Return all validation blocks with their masks, in order."""
+        return [self.masked_block(split[index]) for split, index in self._places]
+
+    def evaluate(self, model: MaskedLM) -> dict[str, float]:
+        """Return ``eval_loss`` (nats a masked token), the same by stream, and the masked tokens it is a mean over."""
+        was_training = model.training
+        model.eval()
+        own: list[tuple[int, str, float, int]] = []
+        with torch.no_grad():
+            for number in range(self._world.rank, len(self._places), self._world.size):
+                split, index = self._places[number]
+                own.append((number, split.name, *self._block_sums(model, self.masked_block(split[index]))))
+        model.train(was_training)
+        rows = sorted(row for rank_rows in self._world.gather(own) for row in rank_rows)
+        figures = {"eval_loss": _mean(rows), "eval_masked_tokens": float(sum(row[3] for row in rows))}
+        if len(self._splits) > 1:
+            for split in self._splits:
+                named = [row for row in rows if row[1] == split.name]
+                if named:
+                    figures[f"eval_loss_{split.name}"] = _mean(named)
+        return figures
+
+    def _block_sums(self, model: MaskedLM, masked: MaskedBlock) -> tuple[float, int]:
+        rules = self._rules
+        batch = collate([masked], rules.block_tokens, rules.max_seq_len, rules.pad_id)
+        if batch.num_masked == 0:
+            return 0.0, 0
+        with self._compute.autocast():
+            loss = model.loss(batch.to(self._compute.device))
+        return float(loss.double()) * batch.num_masked, batch.num_masked
+
+
+def _mean(rows: Sequence[tuple[int, str, float, int]]) -> float:
+    return sum(row[2] for row in rows) / max(1, sum(row[3] for row in rows))
+
+
+def unigram_cross_entropy(train: Sequence[Block], validation: Sequence[MaskedBlock], vocab_size: int) -> float:
+    """Return the loss of guessing by token frequency alone: what a model has to beat to have learned from context.
+
+    Args:
+        train: blocks whose tokens give the frequencies (one is added to each count).
+        validation: blocks whose masked tokens are guessed.
+        vocab_size: entries of the vocabulary.
+
+    Returns:
+        Mean nats a masked token.
+    """
+    counts_V = np.ones(vocab_size)
+    for block in train:
+        counts_V += np.bincount(block.tokens_T, minlength=vocab_size)
+    log_share_V = np.log(counts_V / counts_V.sum())
+    targets = np.concatenate([masked.block.tokens_T[masked.positions_M] for masked in validation])
+    return float(-log_share_V[targets].mean())
