@@ -106,6 +106,7 @@ class BlockReader:
             num_canonical_nodes=num_canonical_nodes,
             shuffle=shuffle_seed is not None,
             shuffle_seed=shuffle_seed or 0,
+            allow_unsafe_types=False,
         )
         self._loader: DataLoader[Block] = DataLoader(
             self._dataset,
@@ -137,7 +138,6 @@ def _stream(source: StreamSource) -> Stream:
         local=str(source.local),
         remote=os.fspath(remote) if remote else None,
         proportion=source.proportion,
-        allow_unsafe_types=False,
     )
 
 

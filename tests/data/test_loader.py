@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streaming import MDSWriter
+
+from padless.data.collate import Block
+from padless.data.loader import BatchRules, StepLoader
+from padless.data.masking import MaskingRule
+from padless.data.mds import BlockReader, StreamSource, ValidationBlocks, fetch_split, pass_blocks
+
+BLOCK_TOKENS = 32
+RULES = BatchRules(BLOCK_TOKENS, 16, 3, MaskingRule.build(100, 4, [0, 1, 2, 3, 4], 0.8, 0.1), seed=17, phase_index=0)
+
+
+def write_stream(folder: Path, num_blocks: int, seed: int = 0) -> Path:
+    draw = np.random.default_rng(seed)
+    columns = {"block": "int", "tokens": "ndarray:uint16", "lengths": "ndarray:int32"}
+    with MDSWriter(out=str(folder), columns=columns, hashes=["xxh64"], size_limit=1 << 11) as writer:
+        for index in range(num_blocks):
+            first, second = int(draw.integers(1, 17)), int(draw.integers(1, 16))
+            tokens = draw.integers(5, 100, first + second).astype(np.uint16)
+            writer.write({"block": index, "tokens": tokens, "lengths": np.array([first, second], np.int32)})
+    return folder
+
+
+@pytest.fixture
+def sources(tmp_path):
+    return [
+        StreamSource("a", write_stream(tmp_path / "a", 37), None, 0.7, 37),
+        StreamSource("b", write_stream(tmp_path / "b", 5, seed=1), None, 0.3, 5),
+    ]
+
+
+def read(sources, position, count, quantum=4, microbatch=1, workers=0):
+    reader = BlockReader(
+        sources,
+        quantum_blocks=quantum,
+        microbatch_blocks=microbatch,
+        num_canonical_nodes=2,
+        shuffle_seed=3,
+        num_workers=workers,
+    )
+    out = []
+    for blocks in reader.microbatches(position):
+        out += [(block.stream, block.index) for block in blocks]
+        if len(out) >= count:
+            return out[:count]
+    raise AssertionError("the reader ended")
+
+
+@pytest.mark.parametrize(("blocks", "quantum", "expected"), [(42, 4, 40), (40, 4, 40), (3, 4, 4), (1, 1, 1)])
+def test_a_pass_is_a_multiple_of_the_quantum(blocks, quantum, expected):
+    assert pass_blocks(blocks, quantum) == expected
+
+
+def test_any_position_goes_on_with_the_same_blocks_over_passes(sources):
+    whole = read(sources, 0, 120)
+    for position in (1, 39, 40, 77):
+        assert read(sources, position, 20) == whole[position : position + 20]
+
+
+def test_workers_do_not_change_the_blocks(sources):
+    assert read(sources, 44, 60, workers=2) == read(sources, 44, 60)
+
+
+def test_microbatch_size_does_not_change_the_blocks_of_a_quantum(sources):
+    ones, twos = read(sources, 8, 64), read(sources, 8, 64, microbatch=2)
+    for begin in range(0, 64, 4):
+        assert sorted(ones[begin : begin + 4]) == sorted(twos[begin : begin + 4])
+
+
+def test_passes_are_shuffled_anew_and_mixed_in_proportion(sources):
+    first, second = read(sources, 0, 40), read(sources, 40, 40)
+    assert first != second
+    assert sum(stream == "a" for stream, _ in first) == 28
+
+
+def test_data_smaller_than_a_batch_repeats(tmp_path):
+    source = StreamSource("b", write_stream(tmp_path / "b", 5), None, 1.0, 5)
+    blocks = read([source], 0, 16, quantum=8)
+    assert len(set(blocks)) == 5
+
+
+def test_a_remote_is_read_through_a_local_cache(tmp_path):
+    remote = write_stream(tmp_path / "remote", 12)
+    source = StreamSource("a", tmp_path / "cache", str(remote), 1.0, 12)
+    blocks = read([source], 0, 12)
+    assert sorted(index for _, index in blocks) == list(range(12))
+    assert any((tmp_path / "cache").glob("*.mds"))
+    fetch_split(str(remote), tmp_path / "val")
+    assert len(ValidationBlocks("a", tmp_path / "val")) == 12
+
+
+def test_validation_blocks_are_those_on_disk(tmp_path):
+    split = ValidationBlocks("a", write_stream(tmp_path / "a", 37))
+    assert [split[index].index for index in range(37)] == list(range(37))
+
+
+def blocks_of(indices):
+    tokens = np.arange(5, 25).astype(np.uint16)
+    return [Block("a", index, tokens, np.array([20], np.int32)) for index in indices]
+
+
+def test_a_repeated_block_in_a_step_gets_another_mask():
+    loader = StepLoader(iter([blocks_of([1]), blocks_of([1])]), RULES)
+    loader.begin_step(0, 2, 0.5)
+    first, second = next(iter(loader))
+    assert first.masked_positions_M.tolist() != second.masked_positions_M.tolist()
+    assert loader.last_step.block_ids == [("a", 1), ("a", 1)]
+
+
+def test_masks_are_the_same_for_one_rank_and_two():
+    alone = StepLoader(iter([blocks_of([1]), blocks_of([1])]), RULES)
+    alone.begin_step(7, 2, 0.5)
+    one_rank = next(iter(alone))
+    shares = [([("a", 1)], 20), ([("a", 1)], 20)]
+    two_ranks = []
+    for rank in range(2):
+        loader = StepLoader(iter([blocks_of([1])]), RULES, rank, lambda _share: shares)
+        loader.begin_step(7, 1, 0.5)
+        two_ranks += next(iter(loader))
+    assert [b.input_ids_T.tolist() for b in one_rank] == [b.input_ids_T.tolist() for b in two_ranks]
+    assert loader.last_step.digest == alone.last_step.digest
+    assert loader.last_step.real_tokens == 40
+
+
+def test_a_step_has_to_be_announced():
+    loader = StepLoader(iter([blocks_of([1])]), RULES)
+    with pytest.raises(RuntimeError, match="begin_step was not called"):
+        next(iter(loader))
