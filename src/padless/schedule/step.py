@@ -18,13 +18,13 @@ class StepSettings:
     mask_rate: float
 
 
-def settings_at(plan: PhasePlan, block_tokens: int, clock_tokens: int) -> StepSettings:
+def settings_at(plan: PhasePlan, clock_tokens: int) -> StepSettings:
     """Return the settings of the step of phase ``plan`` that begins when ``clock_tokens`` have been consumed."""
     phase = plan.phase
-    tokens_in_phase = clock_tokens - plan.start_tokens
+    tokens_in_phase = plan.tokens_in_phase(clock_tokens)
     return StepSettings(
         lr=lr_at(phase.lr, phase.tokens, tokens_in_phase),
         weight_decay=phase.weight_decay,
-        batch_blocks=batch_blocks_at(plan.levels, tokens_in_phase // block_tokens),
+        batch_blocks=batch_blocks_at(plan.levels, tokens_in_phase // plan.block_tokens),
         mask_rate=mask_rate_at(phase.masking, phase.tokens, tokens_in_phase),
     )

@@ -60,7 +60,7 @@ def _finish(context: RunContext, end: StartState) -> None:
 
 def _unigram(context: RunContext) -> float | None:
     masked = context.validation.masked_blocks()
-    train = context.data.sample_training_blocks(context.config, context.plans[0].phase, _UNIGRAM_BLOCKS)
+    train = context.data.sample_training_blocks(context.plans[0].phase, _UNIGRAM_BLOCKS)
     if not masked or not train:
         return None
     return unigram_cross_entropy(train, masked, context.config.model.vocab_size)
@@ -87,7 +87,7 @@ def _export(context: RunContext, end: StartState, eval_loss: float | None) -> No
 
 def _show_filled_masks(context: RunContext, out: Path) -> None:
     try:
-        rows = fill_masks(out, context.data.sample_sentences(_NUM_FILLED), top_k=3)
+        rows = fill_masks(out, context.data.sample_sentences(context.config.eval, _NUM_FILLED), top_k=3)
     except PadlessError as error:
         context.say(f"no filled masks shown: {error}")
         return

@@ -9,10 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from padless.config.load import results_difference, to_yaml
+from padless.config.load import to_yaml
 from padless.config.schema import Config
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
+from padless.schedule.difference import results_difference
 from padless.train.callbacks.metrics import MetricsFile
 from padless.train.checkpoint import load_checkpoint, write_atomically
 from padless.train.handover import StartState

@@ -106,7 +106,7 @@ def _callbacks(
     record = StepRecord(plan)
     cut_blocks = world.size * config.hardware.microbatch_blocks
     callbacks: list[Callback] = [
-        BatchWarmup(record, loader, config.data.block_tokens, cut_blocks),
+        BatchWarmup(record, loader, cut_blocks),
         ApplySchedule(record, config.run.seed, world.rank),
         StopOnNonFinite(record, loader),
         LogMetrics(record, loader, context.metrics, config.run.log_every_steps),

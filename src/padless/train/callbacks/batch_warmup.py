@@ -20,18 +20,17 @@ class BatchWarmup(Callback):
     Args:
         record: the step record; gets the step's settings.
         loader: the loader of this phase.
-        block_tokens: tokens of a block.
         cut_blocks: blocks that all ranks compute at once, ranks x microbatch_blocks; divides every batch size.
     """
 
-    def __init__(self, record: StepRecord, loader: StepLoader, block_tokens: int, cut_blocks: int) -> None:
+    def __init__(self, record: StepRecord, loader: StepLoader, cut_blocks: int) -> None:
         self._record, self._loader = record, loader
-        self._block_tokens, self._cut_blocks = block_tokens, cut_blocks
+        self._cut_blocks = cut_blocks
         self._asked_at_s = 0.0
 
     def before_dataloader(self, state: State, logger: Logger) -> None:  # noqa: ARG002  (Composer's signature)
         """Announce the step that begins at the present clock."""
-        settings = settings_at(self._record.plan, self._block_tokens, clock_tokens(state))
+        settings = settings_at(self._record.plan, clock_tokens(state))
         self._record.settings = settings
         self._loader.begin_step(step_number(state), settings.batch_blocks // self._cut_blocks, settings.mask_rate)
         self._asked_at_s = time.perf_counter()
