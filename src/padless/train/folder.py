@@ -15,7 +15,7 @@ from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
 from padless.schedule.difference import results_difference
 from padless.train.callbacks.metrics import MetricsFile
-from padless.train.checkpoint import load_checkpoint, write_atomically
+from padless.checkpoint import load_checkpoint, write_atomically
 from padless.train.handover import StartState
 
 _PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")

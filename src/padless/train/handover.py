@@ -25,7 +25,7 @@ from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.schedule.phases import PhasePlan
-from padless.train.checkpoint import load_checkpoint
+from padless.checkpoint import load_checkpoint
 
 _REWARMUP_SHARE = 0.01
 _REWARMUP_MAX_TOKENS = 3_000_000_000

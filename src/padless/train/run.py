@@ -19,7 +19,7 @@ from padless.config.schema import Config  # noqa: E402
 from padless.data.preflight import PreparedData, open_data  # noqa: E402
 from padless.plan.table import print_plan  # noqa: E402
 from padless.schedule.phases import PhasePlan, phase_at, plan_phases  # noqa: E402
-from padless.train.checkpoint import newest_checkpoint  # noqa: E402
+from padless.checkpoint import newest_checkpoint  # noqa: E402
 from padless.train.finish import finish_run, make_validation  # noqa: E402
 from padless.train.folder import RunFolder  # noqa: E402
 from padless.train.handover import (  # noqa: E402

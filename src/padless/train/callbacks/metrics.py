@@ -10,7 +10,7 @@ from composer.loggers import Logger
 
 from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
-from padless.train.checkpoint import write_atomically
+from padless.checkpoint import write_atomically
 
 
 class MetricsFile:

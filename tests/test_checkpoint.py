@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from padless.errors import CheckpointError
-from padless.train.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
+from padless.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
 
 
 def save(folder, phase, clock):

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from torch import nn
+
+from padless.config.schema import OptimizerConfig
+from padless.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
+
+CONFIG = OptimizerConfig(beta1=0.9, beta2=0.98, eps=1e-6)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = nn.Parameter(torch.randn(8, 8, generator=generator))
+        self.norm = nn.Parameter(torch.ones(8))
+        self.bias = nn.Parameter(torch.zeros(8))
+
+
+def gradients(step):
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(8, 8, generator=generator), *(torch.randn(8, generator=generator) for _ in range(2))]
+
+
+def step(model, optimizer, number, lr=1e-2, peak=2e-2, decay=1e-2):
+    for parameter, gradient in zip(model.parameters(), gradients(number), strict=True):
+        parameter.grad = gradient.clone()
+    set_schedule(optimizer, lr, peak, decay)
+    optimizer.step()
+
+
+def plain_stable_adamw(weight, all_gradients, lr, max_lr, decay):
+    """Algorithm 2 of arXiv 2304.13013 with debiased betas and decay decoupled from the learning rate, in float64."""
+    weight, moment, square = weight.double(), torch.zeros(weight.shape).double(), torch.zeros(weight.shape).double()
+    for number, gradient in enumerate(all_gradients, 1):
+        g = gradient.double()
+        b1 = (0.9**number - 0.9) / (0.9**number - 1)
+        b2 = (0.98**number - 0.98) / (0.98**number - 1)
+        moment = b1 * moment + (1 - b1) * g
+        square = b2 * square + (1 - b2) * g * g
+        rms = (g * g / torch.clamp(square, min=1e-12)).mean().sqrt().item()
+        clipped = lr / max(1.0, rms)
+        weight = weight * (1 - clipped / max_lr * decay)
+        weight = weight - clipped * moment / (square.sqrt() + 1e-6)
+    return weight
+
+
+@pytest.mark.parametrize(("name", "decay"), [("matrix", 1e-2), ("norm", 0.0), ("bias", 0.0)])
+def test_it_is_stable_adamw_with_no_decay_on_norms_and_biases(name, decay):
+    model = Tiny()
+    index = ["matrix", "norm", "bias"].index(name)
+    expected = plain_stable_adamw(getattr(model, name).detach(), [gradients(k)[index] for k in range(5)], 1e-2, 2e-2, decay)
+    optimizer = build_optimizer(model, CONFIG, 2e-2, 1e-2, is_gpu=False)
+    for number in range(5):
+        step(model, optimizer, number)
+    torch.testing.assert_close(getattr(model, name).detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_saved_state_goes_on_bit_for_bit_and_takes_the_new_phase_peak():
+    model = Tiny()
+    optimizer = build_optimizer(model, CONFIG, 2e-2, 1e-2, is_gpu=False)
+    for number in range(3):
+        step(model, optimizer, number)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    saved = optimizer_state(model, optimizer)
+    saved = {
+        "moments": {name: {k: v.clone() if torch.is_tensor(v) else v for k, v in s.items()} for name, s in saved["moments"].items()},
+        "group_steps": {k: v.clone() for k, v in saved["group_steps"].items()},
+    }
+    for number in range(3, 6):
+        step(model, optimizer, number, lr=3e-3, peak=3e-3)
+    other = Tiny()
+    other.load_state_dict(weights)
+    resumed = build_optimizer(other, CONFIG, 3e-3, 1e-2, is_gpu=False)
+    load_optimizer_state(other, resumed, saved)
+    for number in range(3, 6):
+        step(other, resumed, number, lr=3e-3, peak=3e-3)
+    assert resumed.param_groups[0]["max_lr"] == 3e-3
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
