@@ -41,7 +41,7 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
         torch.use_deterministic_algorithms(True, warn_only=True)
     total_tokens = sum(phase.tokens for phase in config.phases.values())
     backend, backend_line = choose_backend(
-        config.hardware.attention_backend, device.type, total_tokens, config.hardware.allow_slow_attention
+        config.hardware.attention_backend, device.type, total_tokens, config.hardware.allow_slow_attention, use_bf16
     )
     name = torch.cuda.get_device_name(device) if world.is_gpu else f"{torch.get_num_threads()} CPU threads"
     precision = "bf16 autocast, fp32 weights" if use_bf16 else "fp32"

@@ -82,8 +82,8 @@ class Validation:
         if batch.num_masked == 0:
             return 0.0, 0
         with self._compute.autocast():
-            loss = model.loss(batch.to(self._compute.device))
-        return float(loss.double()) * batch.num_masked, batch.num_masked
+            loss_sum = model.loss_sum(batch.to(self._compute.device))
+        return float(loss_sum), batch.num_masked
 
 
 def _mean(rows: Sequence[tuple[int, str, float, int]]) -> float:

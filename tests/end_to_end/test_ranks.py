@@ -1,0 +1,82 @@
+"""Launchers and ranks do not change the blocks of a step: composer, torchrun, two agents on one host, microbatches."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from runs import finish, overrides, run, start, steps
+
+pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.composer]
+
+BIN = Path(sys.executable).parent
+STOP = {"run.stop_after_tokens": "9_000", "export.enabled": "false"}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    run(overrides(folder, **STOP))
+    done = steps(folder / "smoke")
+    assert len({line["batch_blocks"] for line in done}) > 1, "the ramp is among the first steps"
+    return done
+
+
+def same_blocks(done, expected):
+    assert [line["blocks"] for line in done] == [line["blocks"] for line in expected]
+    assert [line["batch_blocks"] for line in done] == [line["batch_blocks"] for line in expected]
+    for line, reference in zip(done, expected, strict=True):
+        assert line["loss"] == pytest.approx(reference["loss"], rel=1e-5), line["step"]
+        assert line["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-4), line["step"]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [(str(BIN / "composer"), "-n", "2", "--stdout", "{rank}.log"), (*TORCHRUN, "--standalone", "--nproc-per-node", "2")],
+    ids=["composer", "torchrun"],
+)
+def test_two_ranks_under_a_launcher_take_the_same_blocks(tmp_path, one_rank, launcher, monkeypatch):
+    launcher = tuple(str(tmp_path / part) if part.endswith(".log") else part for part in launcher)
+    run(overrides(tmp_path, **STOP), launcher)
+    same_blocks(steps(tmp_path / "smoke"), one_rank)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_torchrun_agents_of_one_rank_each_take_the_same_blocks(tmp_path, one_rank):
+    port = free_port()
+    common = (*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d")
+    common += ("--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "padless", "--local-addr", "127.0.0.1")
+    agents = [start(overrides(tmp_path, **STOP), (*common, "--node-rank", str(node))) for node in range(2)]
+    for agent in agents:
+        finish(agent)
+    same_blocks(steps(tmp_path / "smoke"), one_rank)
+
+
+def test_microbatch_size_does_not_change_losses(tmp_path, one_rank):
+    run(overrides(tmp_path, **STOP, **{"hardware.microbatch_blocks": 2}))
+    same_blocks(steps(tmp_path / "smoke"), one_rank)
+
+
+def test_data_smaller_than_one_batch_trains_and_says_so(tmp_path):
+    import json
+
+    from padless.data.prepare import prepare
+
+    corpus = tmp_path / "tiny.jsonl"
+    text = "A short text about nothing in particular, which is only here to be repeated. " * 3
+    corpus.write_text("".join(json.dumps({"text": f"{number} {text}"}) + "\n" for number in range(12)))
+    from runs import PREPARED
+
+    prepare(corpus, tmp_path / "tiny", PREPARED / "tokenizer.json", max_seq_len=(64, 256), block_tokens=256, val_fraction=0.2)
+    arguments = ["recipe=smoke", f"run.folder={tmp_path}", "run.stop_after_tokens=9_000", "export.enabled=false"]
+    arguments += [f"data.streams.{name}.local={tmp_path / 'tiny'}" for name in ("general", "code", "science")]
+    arguments += ["data.prepare_bundled=false"]
+    output = run(arguments)
+    assert "less than one batch" in output
+    assert steps(tmp_path / "smoke")[-1]["tokens"] >= 9_000
