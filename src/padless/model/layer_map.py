@@ -1,0 +1,56 @@
+"""Which source layer each layer of a deeper model starts from.
+
+Local layers start from local layers and global ones from global ones: their RoPE theta and their reach differ, so that
+weights of the other kind would be wrong and not only suboptimal. Within a kind the order is kept (the map never goes
+back), every source layer is used, and the repeats are spread evenly: target ``j`` of ``N`` takes source
+``floor((j + 1/2) n / N)`` of ``n``, which cannot run past the end at any growth and takes the first from the first.
+"""
+
+from padless.errors import ModelError
+
+
+def map_layers(source_layers: int, target_layers: int, source_every: int, target_every: int) -> tuple[int, ...]:
+    """Return for each target layer the index of the source layer it starts from.
+
+    Args:
+        source_layers: number of layers of the source.
+        target_layers: number of layers of the target, at least as many.
+        source_every: source layer ``i`` is global if ``i % source_every == 0``.
+        target_every: the same for the target.
+
+    Raises:
+        ModelError: fewer layers than the source, or a kind of layer the source does not have.
+    """
+    if target_layers < source_layers:
+        raise ModelError(
+            f"tiling cannot shrink a model: the source has {source_layers} layers, the target {target_layers}",
+            f"give the target at least {source_layers} layers, or choose a smaller source",
+        )
+    source_kinds = [_is_global(layer, source_every) for layer in range(source_layers)]
+    target_kinds = [_is_global(layer, target_every) for layer in range(target_layers)]
+    layer_map = [0] * target_layers
+    for is_global in (True, False):
+        sources = [layer for layer, kind in enumerate(source_kinds) if kind is is_global]
+        targets = [layer for layer, kind in enumerate(target_kinds) if kind is is_global]
+        if targets and not sources:
+            raise ModelError(
+                f"the source has no {_kind_name(is_global)} layer, the target has {len(targets)}",
+                "choose a source with both kinds of layers, or the source's own global_every_layers for the target",
+            )
+        for position, target in enumerate(targets):
+            layer_map[target] = sources[(2 * position + 1) * len(sources) // (2 * len(targets))]
+    return tuple(layer_map)
+
+
+def describe_layer_map(layer_map: tuple[int, ...], target_every: int) -> str:
+    """Return the map in one line: ``0g<-0 1l<-1 ...``, g for global and l for local layers."""
+    kinds = ("g" if _is_global(layer, target_every) else "l" for layer in range(len(layer_map)))
+    return " ".join(f"{layer}{kind}<-{layer_map[layer]}" for layer, kind in enumerate(kinds))
+
+
+def _is_global(layer: int, every: int) -> bool:
+    return layer % every == 0
+
+
+def _kind_name(is_global: bool) -> str:
+    return "global" if is_global else "local"

@@ -1,0 +1,48 @@
+"""What tiling did, as a table for people: one line a kind of tensor, layers that went the same way together."""
+
+import io
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+from padless.model.tiling import TiledTensor
+
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+
+def tiling_table(rows: Sequence[TiledTensor]) -> str:
+    """Return the report of :func:`padless.model.tiling.tile_state_dict` as text.
+
+    Columns: the tensor (layers that went the same way are joined, ``model.layers.{0-3,5}.mlp.Wi.weight``), how it was
+    filled, how often the features it reads are repeated, and whether its values were divided by that.
+    """
+    table = Table("tensor", "how", "inputs repeated", "divided", box=None, header_style="bold", pad_edge=False)
+    groups: dict[tuple[str, str, tuple[int, int], bool], list[int]] = {}
+    for row in rows:
+        match = _LAYER.fullmatch(row.name)
+        kind = f"model.layers.{{}}.{match[2]}" if match else row.name
+        how = row.how
+        if match and row.name.endswith("attn_norm.weight") and not row.source_name.endswith("attn_norm.weight"):
+            how = f"{how} from {row.source_name}"
+        layers = groups.setdefault((kind, how, row.input_multiplicity, row.is_divided), [])
+        if match:
+            layers.append(int(match[1]))
+    for (kind, how, (least, most), is_divided), layers in groups.items():
+        name = kind.replace("{}", "{" + _ranges(layers) + "}") if layers else kind
+        repeated = str(least) if least == most else f"{least} to {most}"
+        table.add_row(name, how, repeated, "yes" if is_divided else "no")
+    text = io.StringIO()
+    Console(file=text, width=140, force_terminal=False).print(table)
+    return text.getvalue()
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ``0-3,5`` for 0, 1, 2, 3, 5."""
+    parts = []
+    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    return ",".join(parts)

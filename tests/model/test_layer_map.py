@@ -1,0 +1,43 @@
+import pytest
+
+from padless.errors import ModelError
+from padless.model.layer_map import describe_layer_map, map_layers
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(22, 28), (12, 24), (4, 6), (6, 12), (7, 14), (10, 22), (22, 44), (4, 4), (3, 31), (22, 22)]
+)
+def test_map_keeps_kinds_and_order_and_uses_every_layer(source, target):
+    layer_map = map_layers(source, target, 3, 3)
+    assert len(layer_map) == target
+    assert layer_map[0] == 0
+    assert set(layer_map) == set(range(source))
+    for want_global in (True, False):
+        mapped = [layer_map[layer] for layer in range(target) if (layer % 3 == 0) is want_global]
+        assert all((layer % 3 == 0) is want_global for layer in mapped)
+        assert mapped == sorted(mapped)
+
+
+def test_equal_depth_is_the_identity():
+    assert map_layers(22, 22, 3, 3) == tuple(range(22))
+
+
+def test_known_map_of_base_to_large():
+    layer_map = map_layers(22, 28, 3, 3)
+    assert [layer_map[layer] for layer in range(0, 28, 3)] == [0, 3, 6, 6, 9, 12, 15, 18, 18, 21]
+    locals_only = [layer_map[layer] for layer in range(28) if layer % 3]
+    assert locals_only == [1, 2, 2, 4, 5, 7, 8, 8, 10, 11, 13, 13, 14, 16, 17, 19, 19, 20]
+
+
+def test_map_is_described_with_kinds():
+    assert describe_layer_map(map_layers(4, 6, 3, 3), 3) == "0g<-0 1l<-1 2l<-1 3g<-3 4l<-2 5l<-2"
+
+
+def test_fewer_layers_than_the_source_is_an_error():
+    with pytest.raises(ModelError, match="source has 6 layers, the target 4"):
+        map_layers(6, 4, 3, 3)
+
+
+def test_a_kind_the_source_lacks_is_an_error():
+    with pytest.raises(ModelError, match="source has no local layer, the target has 2"):
+        map_layers(3, 4, 1, 3)

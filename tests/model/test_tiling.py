@@ -1,0 +1,329 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+from padless.config.schema import ModelConfig
+from padless.errors import ModelError
+from padless.model import tiling
+from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
+from padless.model.tiling import tile_axis, tile_state_dict
+from padless.model.tiling_report import tiling_table
+
+SMALL = ModelConfig(
+    num_layers=4,
+    hidden_size=16,
+    num_heads=2,
+    intermediate_size=12,
+    vocab_size=64,
+    global_every_layers=3,
+    local_window_tokens=8,
+    norm_eps=1e-5,
+    attention_out_dropout=0.0,
+    mlp_dropout=0.0,
+    embedding_dropout=0.0,
+    init_std=0.02,
+    init_cutoff_factor=2.0,
+)
+
+
+def draw_weights(model, seed, std=0.3):
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in tensor_shapes(model).items():
+        values = torch.randn(shape, generator=generator) * std
+        weights[name] = values + 1.0 if name.endswith("norm.weight") else values
+    return weights
+
+
+def grow(source_model, target_model, scale="fan_in", seed=0):
+    source, target = draw_weights(source_model, seed), draw_weights(target_model, seed + 1)
+    return source, target, *tile_state_dict(source, source_model, target, target_model, scale)
+
+
+def build_network(model):
+    config = ModernBertConfig(
+        vocab_size=model.vocab_size,
+        hidden_size=model.hidden_size,
+        intermediate_size=model.intermediate_size,
+        num_hidden_layers=model.num_layers,
+        num_attention_heads=model.num_heads,
+        local_attention=model.local_window_tokens,
+        pad_token_id=0,
+        cls_token_id=1,
+        bos_token_id=1,
+        sep_token_id=2,
+        eos_token_id=2,
+        reference_compile=False,
+        attn_implementation="eager",
+    )
+    return ModernBertForMaskedLM(config).eval()
+
+
+def logits_of(weights, model):
+    network = build_network(model)
+    network.load_state_dict({**weights, DECODER: weights[EMBEDDING]})
+    ids = torch.randint(3, model.vocab_size, (2, 40), generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        return network(input_ids=ids).logits
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    heads=st.integers(1, 3),
+    half_width=st.integers(1, 4),
+    layers=st.integers(3, 7),
+    intermediate=st.integers(1, 9),
+    scale=st.sampled_from(["fan_in", "published"]),
+)
+def test_equal_sizes_are_the_identity(heads, half_width, layers, intermediate, scale):
+    model = replace(
+        SMALL,
+        num_heads=heads,
+        hidden_size=heads * 2 * half_width,
+        num_layers=layers,
+        intermediate_size=intermediate,
+    )
+    source, _, tiled, rows = grow(model, model, scale)
+    assert tiled.keys() == source.keys()
+    assert all(torch.equal(tiled[name], source[name]) for name in source)
+    assert {row.how for row in rows} == {"copied"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(source_size=st.integers(1, 40), growth=st.integers(0, 90))
+def test_axis_is_centred_with_wrap_around(source_size, growth):
+    target_size = source_size + growth
+    axis = tile_axis(source_size, target_size)
+    offset = growth // 2
+    assert axis.source_positions_N.tolist() == [(i - offset) % source_size for i in range(target_size)]
+    taken = axis.source_positions_N.tolist()
+    assert axis.multiplicity_N.tolist() == [taken.count(position) for position in taken]
+
+
+def test_four_layers_of_256_into_six_of_384_leaves_nothing_random():
+    source_model = replace(SMALL, hidden_size=256, num_heads=4, intermediate_size=384)
+    target_model = replace(SMALL, hidden_size=384, num_heads=6, intermediate_size=576, num_layers=6)
+    _, target, tiled, rows = grow(source_model, target_model)
+    assert tiled.keys() == target.keys()
+    assert all(tiled[name].shape == target[name].shape for name in target)
+    assert {row.name for row in rows} == set(tensor_shapes(target_model))
+    assert {row.how for row in rows} == {"tiled", "copied"}
+    assert [row.name for row in rows if row.how == "copied"] == ["decoder.bias"]
+    for name, values in tiled.items():
+        share_unchanged = (values == target[name]).double().mean()
+        assert share_unchanged < 1e-3, f"{name} still holds initial values"
+
+
+@pytest.mark.parametrize("target_layers", [4, 6, 12])
+def test_deeper_only_copies_whole_layers(target_layers):
+    target_model = replace(SMALL, num_layers=target_layers)
+    source, _, tiled, rows = grow(SMALL, target_model)
+    assert {row.how for row in rows} == {"copied"}
+    assert all(torch.equal(tiled[row.name], source[row.source_name]) for row in rows)
+
+
+def test_norm_that_source_layer_0_lacks_comes_from_the_embedding_norm():
+    source, _, tiled, _ = grow(SMALL, replace(SMALL, num_layers=12))
+    assert torch.equal(tiled["model.layers.3.attn_norm.weight"], source["model.embeddings.norm.weight"])
+    assert torch.equal(tiled["model.layers.6.attn_norm.weight"], source["model.layers.3.attn_norm.weight"])
+
+
+def test_query_key_value_stay_apart_and_heads_stay_whole():
+    source_model = replace(SMALL, hidden_size=4, num_heads=2)
+    target_model = replace(SMALL, hidden_size=6, num_heads=3)
+    source, target = draw_weights(source_model, 0), draw_weights(target_model, 1)
+    name = "model.layers.1.attn.Wqkv.weight"
+    # Row value 100 p + 10 h + e for part p of (query, key, value), head h, feature e; the same in every column.
+    row_values = torch.tensor([100 * p + 10 * h + e for p in range(3) for h in range(2) for e in range(2)])
+    source[name] = row_values[:, None].expand(12, 4).to(torch.float32).contiguous()
+    tiled, _ = tile_state_dict(source, source_model, target, target_model, "published")
+    heads = [0, 1, 0]  # centre tiling of 2 heads into 3: offset 0, then wrapped
+    expected = [100 * p + 10 * h + e for p in range(3) for h in heads for e in range(2)]
+    assert tiled[name][:, 0].tolist() == expected
+
+
+def test_output_projection_reads_heads_in_the_same_order():
+    source_model = replace(SMALL, hidden_size=4, num_heads=2)
+    target_model = replace(SMALL, hidden_size=8, num_heads=4)
+    source, target = draw_weights(source_model, 0), draw_weights(target_model, 1)
+    name = "model.layers.2.attn.Wo.weight"
+    source[name] = torch.tensor([0.0, 1.0, 10.0, 11.0]).expand(4, 4).contiguous()
+    tiled, _ = tile_state_dict(source, source_model, target, target_model, "published")
+    assert tiled[name][0].tolist() == [10.0, 11.0, 0.0, 1.0, 10.0, 11.0, 0.0, 1.0]  # heads 1 0 1 0, each whole
+
+
+def test_geglu_halves_stay_apart():
+    source_model = replace(SMALL, intermediate_size=2)
+    target_model = replace(SMALL, intermediate_size=4)
+    source, target = draw_weights(source_model, 0), draw_weights(target_model, 1)
+    name = "model.layers.1.mlp.Wi.weight"
+    source[name] = torch.tensor([1.0, 2.0, 51.0, 52.0])[:, None].expand(4, 16).contiguous()
+    tiled, _ = tile_state_dict(source, source_model, target, target_model, "fan_in")
+    assert tiled[name][:, 0].tolist() == [2.0, 1.0, 2.0, 1.0, 52.0, 51.0, 52.0, 51.0]
+
+
+def test_fan_in_divides_by_the_multiplicity_of_what_is_read():
+    source_model, target_model = SMALL, replace(SMALL, intermediate_size=18)
+    source, _, tiled, rows = grow(source_model, target_model)
+    name = "model.layers.1.mlp.Wo.weight"
+    axis = tile_axis(12, 18)
+    for column, position in enumerate(axis.source_positions_N.tolist()):
+        times = float(axis.multiplicity_N[column])
+        torch.testing.assert_close(tiled[name][:, column] * times, source[name][:, position])
+    (row,) = [row for row in rows if row.name == name]
+    assert row.input_multiplicity == (1, 2)
+    assert row.is_divided
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_fan_in_keeps_the_function_when_the_width_is_multiplied(factor):
+    target_model = replace(SMALL, hidden_size=16 * factor, num_heads=2 * factor, intermediate_size=12 * factor)
+    source, _, tiled, _ = grow(SMALL, target_model)
+    # Exact in theory (all multiplicities equal); the tolerance is fp32 rounding over four layers.
+    torch.testing.assert_close(logits_of(tiled, target_model), logits_of(source, SMALL), atol=1e-4, rtol=1e-4)
+
+
+def test_published_scale_does_not_keep_the_function():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4, intermediate_size=24)
+    source, _, tiled, rows = grow(SMALL, target_model, "published")
+    assert not any(row.is_divided for row in rows)
+    assert (logits_of(tiled, target_model) - logits_of(source, SMALL)).abs().max() > 1.0
+
+
+def test_wider_mlp_alone_keeps_the_function_at_any_multiplicity():
+    target_model = replace(SMALL, intermediate_size=31)
+    source, _, tiled, _ = grow(SMALL, target_model)
+    torch.testing.assert_close(logits_of(tiled, target_model), logits_of(source, SMALL), atol=1e-4, rtol=1e-4)
+
+
+def test_larger_vocabulary_keeps_its_new_rows_random_and_says_so():
+    target_model = replace(SMALL, vocab_size=128)
+    source, target, tiled, rows = grow(SMALL, target_model)
+    assert torch.equal(tiled[EMBEDDING][:64], source[EMBEDDING])
+    assert torch.equal(tiled[EMBEDDING][64:], target[EMBEDDING][64:])
+    assert torch.equal(tiled["decoder.bias"][64:], target["decoder.bias"][64:])
+    random_rows = {row.name for row in rows if "random" in row.how}
+    assert random_rows == {EMBEDDING, "decoder.bias"}
+    assert "new vocabulary rows random" in tiling_table(rows)
+
+
+def test_tied_decoder_stays_tied():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4)
+    source, target = draw_weights(SMALL, 0), draw_weights(target_model, 1)
+    source[DECODER], target[DECODER] = source[EMBEDDING], target[EMBEDDING]
+    tiled, rows = tile_state_dict(source, SMALL, target, target_model, "fan_in")
+    assert tiled[DECODER] is tiled[EMBEDDING]
+    assert rows[-1].how == "tied"
+
+
+def test_report_names_every_tensor_once():
+    target_model = replace(SMALL, hidden_size=24, num_heads=3, num_layers=12)
+    _, _, _, rows = grow(SMALL, target_model)
+    text = tiling_table(rows)
+    assert "model.layers.{0-11}.attn.Wqkv.weight" in text
+    assert "model.layers.{3}.attn_norm.weight" in text
+    assert "tiled from model.embeddings.norm.weight" in text
+    assert "1 to 2" in text
+
+
+def test_other_head_width_is_an_error_that_names_the_right_number_of_heads():
+    with pytest.raises(ModelError, match=r"source's are 8 wide, the target's 12(.|\n)*num_heads=3"):
+        grow(SMALL, replace(SMALL, hidden_size=24, num_heads=2))
+
+
+def test_heads_that_do_not_divide_the_hidden_size_are_an_error():
+    with pytest.raises(ModelError, match="target hidden_size=24 is not a multiple of num_heads=5"):
+        grow(SMALL, replace(SMALL, hidden_size=24, num_heads=5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 8, "num_heads": 1}, "an axis of 2 would become 1"),
+        ({"intermediate_size": 8}, "an axis of 12 would become 8"),
+        ({"vocab_size": 32}, "vocabulary is 64, the target's 32: tokens would be lost"),
+        ({"num_layers": 3}, "source has 4 layers, the target 3"),
+    ],
+)
+def test_smaller_target_is_an_error(change, message):
+    with pytest.raises(ModelError, match=message):
+        grow(SMALL, replace(SMALL, **change))
+
+
+def test_tensor_without_a_rule_is_an_error_not_random():
+    axes = tiling._build_axes(SMALL, SMALL)
+    with pytest.raises(ModelError, match=r"no tiling rule covers the tensor model\.layers\.0\.moe\.router"):
+        tiling._rule_for("model.layers.0.moe.router", axes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda w: w.pop("head.norm.weight"), r"it lacks head\.norm\.weight"),
+        (lambda w: w.update(extra=torch.ones(1)), "does not know: extra"),
+        (
+            lambda w: w.update({"head.norm.weight": torch.ones(3)}),
+            r"head\.norm\.weight is \(3,\), the config says \(16,\)",
+        ),
+        (lambda w: w["head.norm.weight"].fill_(float("nan")), r"head\.norm\.weight holds NaN"),
+        (lambda w: w.update({DECODER: w[EMBEDDING] + 1}), r"decoder\.weight differs"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(damage, message):
+    weights = draw_weights(SMALL, 0)
+    check_state_dict(weights, SMALL, "it")
+    damage(weights)
+    with pytest.raises(ModelError, match=message):
+        check_state_dict(weights, SMALL, "it")
+
+
+def draw_sequences(generator, rows):
+    """Sequences of a sharp first-order chain over 64 tokens; a good model gets far below ln(61) = 4.1 nats."""
+    ids = torch.randint(3, 64, (rows, 33), generator=generator)
+    for position in range(1, 33):
+        step = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), rows, replacement=True, generator=generator)
+        ids[:, position] = 3 + (ids[:, position - 1] * 7 + step * 13) % 61
+    labels = ids.clone()
+    labels[torch.rand(ids.shape, generator=generator) > 0.2] = -100
+    return ids.masked_fill(labels != -100, 2), labels
+
+
+def train_on_chain(network):
+    generator = torch.Generator().manual_seed(3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    for step in range(400):
+        optimizer.param_groups[0]["lr"] = 4e-3 * min(1.0, (step + 1) / 60, (400 - step) / 150)
+        ids, labels = draw_sequences(generator, 32)
+        optimizer.zero_grad()
+        network(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hidden", "heads"), [(48, 3), (80, 5), (96, 6)])
+def test_trained_source_keeps_its_loss_when_widened(hidden, heads):
+    torch.manual_seed(0)
+    source_model = replace(SMALL, hidden_size=32, num_heads=2, intermediate_size=48)
+    target_model = replace(SMALL, hidden_size=hidden, num_heads=heads, intermediate_size=hidden * 3 // 2)
+    network, wider = build_network(source_model), build_network(target_model)
+    ids, labels = draw_sequences(torch.Generator().manual_seed(11), 64)
+
+    def loss_of(net):
+        with torch.no_grad():
+            return float(net.eval()(input_ids=ids, labels=labels).loss)
+
+    train_on_chain(network)
+    losses = {"source": loss_of(network), "random": loss_of(wider)}
+    for scale in ("fan_in", "published"):
+        tiled, _ = tile_state_dict(network.state_dict(), source_model, wider.state_dict(), target_model, scale)
+        fresh = build_network(target_model)
+        fresh.load_state_dict(tiled)
+        losses[scale] = loss_of(fresh)
+    print(losses)
+    assert losses["source"] < losses["random"] - 1.0, "the source has learned nothing, the test would show nothing"
+    assert abs(losses["fan_in"] - losses["source"]) < 0.05
+    assert losses["published"] > losses["source"] + 0.2
