@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from padless.errors import CheckpointError
 from padless.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, newest_checkpoint, save_checkpoint
+from padless.errors import CheckpointError
 
 
 def save(folder, phase, clock):

@@ -1,15 +1,13 @@
 """Checkpoints: one file of plain tensors, one JSON sidecar written after it, the newest pair that verifies wins.
 
-    checkpoints/<phase>/<phase>-<clock tokens>tok.pt      weights by Hugging Face names, moments by parameter name, facts
+    checkpoints/<phase>/<phase>-<clock tokens>tok.pt      weights by Hugging Face names, moments, facts
     checkpoints/<phase>/<phase>-<clock tokens>tok.json    size and sha256 of the .pt, clock, step, phase, config hash
 
-Both are written to a temporary name, synced and renamed, the sidecar last; a file without a sidecar is therefore an
+Both are written under another name, synced and renamed, the sidecar last; a file without a sidecar is therefore an
 unfinished save. Loading runs no code from the file (``weights_only``). Nothing here knows Composer.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from padless.data.durable import durable_file, sha256_of_file, write_durably
 from padless.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -61,68 +60,37 @@ def checkpoint_path(run_folder: Path, phase: str, clock_tokens: int) -> Path:
     return run_folder / "checkpoints" / phase / f"{phase}-{clock_tokens:_}tok.pt"
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary neighbour of ``path``, sync it, and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint, config_hash: str) -> Sidecar:
     """Write the checkpoint, then its sidecar.
 
     Raises:
         CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    content = {"format_version": FORMAT_VERSION, **asdict_shallow(checkpoint)}
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "meta": checkpoint.meta,
+    }
     try:
-        write_atomically(path, lambda temporary: torch.save(content, temporary))
+        with durable_file(path) as file:
+            torch.save(content, file)
         sidecar = Sidecar(
             FORMAT_VERSION,
             path.name,
             path.stat().st_size,
-            _sha256(path),
+            sha256_of_file(path),
             checkpoint.meta["phase"],
             checkpoint.clock_tokens,
             checkpoint.step,
             config_hash,
         )
-        text = json.dumps(asdict(sidecar), indent=1)
-        write_atomically(path.with_suffix(".json"), lambda temporary: _write_text(temporary, text))
+        write_durably(path.with_suffix(".json"), json.dumps(asdict(sidecar), indent=1).encode())
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"cannot write {path}: {error}", "free disk space and start the same command again; earlier ones are whole"
         ) from error
     return sidecar
-
-
-def asdict_shallow(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the fields without copying tensors."""
-    return {"model": checkpoint.model, "optimizer": checkpoint.optimizer, "meta": checkpoint.meta}
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -158,7 +126,7 @@ def _verified(sidecar_path: Path) -> tuple[Sidecar | None, str]:
         return None, "file is missing"
     if path.stat().st_size != sidecar.size_bytes:
         return None, f"{path.stat().st_size} bytes, should be {sidecar.size_bytes}"
-    if _sha256(path) != sidecar.sha256:
+    if sha256_of_file(path) != sidecar.sha256:
         return None, "content does not match its sha256"
     return sidecar, ""
 

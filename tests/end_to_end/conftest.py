@@ -7,9 +7,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runs import PREPARED  # noqa: E402
+from runs import PREPARED
 
-from padless.data.bundled import prepare_bundled  # noqa: E402
+from padless.data.bundled import prepare_bundled
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,10 @@ def same_blocks(done, expected):
 
 @pytest.mark.parametrize(
     "launcher",
-    [(str(BIN / "composer"), "-n", "2", "--stdout", "{rank}.log"), (*TORCHRUN, "--standalone", "--nproc-per-node", "2")],
+    [
+        (str(BIN / "composer"), "-n", "2", "--stdout", "{rank}.log"),
+        (*TORCHRUN, "--standalone", "--nproc-per-node", "2"),
+    ],
     ids=["composer", "torchrun"],
 )
 def test_two_ranks_under_a_launcher_take_the_same_blocks(tmp_path, one_rank, launcher, monkeypatch):
@@ -73,7 +76,14 @@ def test_data_smaller_than_one_batch_trains_and_says_so(tmp_path):
     corpus.write_text("".join(json.dumps({"text": f"{number} {text}"}) + "\n" for number in range(12)))
     from runs import PREPARED
 
-    prepare(corpus, tmp_path / "tiny", PREPARED / "tokenizer.json", max_seq_len=(64, 256), block_tokens=256, val_fraction=0.2)
+    prepare(
+        corpus,
+        tmp_path / "tiny",
+        PREPARED / "tokenizer.json",
+        max_seq_len=(64, 256),
+        block_tokens=256,
+        val_fraction=0.2,
+    )
     arguments = ["recipe=smoke", f"run.folder={tmp_path}", "run.stop_after_tokens=9_000", "export.enabled=false"]
     arguments += [f"data.streams.{name}.local={tmp_path / 'tiny'}" for name in ("general", "code", "science")]
     arguments += ["data.prepare_bundled=false"]

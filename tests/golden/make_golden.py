@@ -1,6 +1,6 @@
 """Rewrite the golden run: the smoke recipe, 100 steps through three phases with batch warmup, CPU, fp32, one thread.
 
-    python tests/golden/make_golden.py        the commit that moves the file says why the numbers moved
+python tests/golden/make_golden.py        the commit that moves the file says why the numbers moved
 """
 
 import sys

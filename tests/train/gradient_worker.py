@@ -1,6 +1,6 @@
 """One step through Composer with very unequal masked counts; saves the averaged gradients. Run by test_gradients.py.
 
-    python gradient_worker.py OUT MICROBATCH_BLOCKS        with the launcher's RANK and WORLD_SIZE, or alone
+python gradient_worker.py OUT MICROBATCH_BLOCKS        with the launcher's RANK and WORLD_SIZE, or alone
 """
 
 import sys
@@ -70,7 +70,10 @@ def main() -> None:
     trainer = Trainer(
         model=ComposerMaskedLM(model, Compute(torch.device("cpu"), None, "sdpa")),
         train_dataloader=DataSpec(
-            loader, split_batch=split_step, get_num_tokens_in_batch=count_tokens, get_num_samples_in_batch=count_segments
+            loader,
+            split_batch=split_step,
+            get_num_tokens_in_batch=count_tokens,
+            get_num_samples_in_batch=count_segments,
         ),
         optimizers=build_optimizer(model, OptimizerConfig(0.9, 0.98, 1e-6), 1e-3, 0.0, is_gpu=False),
         callbacks=[keeper],

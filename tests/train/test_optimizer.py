@@ -49,7 +49,9 @@ def plain_stable_adamw(weight, all_gradients, lr, max_lr, decay):
 def test_it_is_stable_adamw_with_no_decay_on_norms_and_biases(name, decay):
     model = Tiny()
     index = ["matrix", "norm", "bias"].index(name)
-    expected = plain_stable_adamw(getattr(model, name).detach(), [gradients(k)[index] for k in range(5)], 1e-2, 2e-2, decay)
+    expected = plain_stable_adamw(
+        getattr(model, name).detach(), [gradients(k)[index] for k in range(5)], 1e-2, 2e-2, decay
+    )
     optimizer = build_optimizer(model, CONFIG, 2e-2, 1e-2, is_gpu=False)
     for number in range(5):
         step(model, optimizer, number)
@@ -64,7 +66,10 @@ def test_saved_state_goes_on_bit_for_bit_and_takes_the_new_phase_peak():
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     saved = optimizer_state(model, optimizer)
     saved = {
-        "moments": {name: {k: v.clone() if torch.is_tensor(v) else v for k, v in s.items()} for name, s in saved["moments"].items()},
+        "moments": {
+            name: {k: v.clone() if torch.is_tensor(v) else v for k, v in s.items()}
+            for name, s in saved["moments"].items()
+        },
         "group_steps": {k: v.clone() for k, v in saved["group_steps"].items()},
     }
     for number in range(3, 6):

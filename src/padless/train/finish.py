@@ -54,7 +54,9 @@ def _finish(context: RunContext, end: StartState) -> None:
     if finished and context.config.export.enabled and end.model is not None:
         _export(context, end, evals[-1] if evals else None)
     elif not finished:
-        context.say(f"stopped at {end.clock_tokens:_} tokens (run.stop_after_tokens); the same command goes on without it")
+        context.say(
+            f"stopped at {end.clock_tokens:_} tokens (run.stop_after_tokens); the same command goes on without it"
+        )
     context.say(f"run folder: {context.folder} (checkpoints/, metrics.jsonl, loss.png, config.yaml, lineage.jsonl)")
 
 

@@ -5,17 +5,18 @@ import json
 import platform
 import socket
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from padless.checkpoint import load_checkpoint
 from padless.config.load import to_yaml
 from padless.config.schema import Config
+from padless.data.durable import write_durably
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
 from padless.schedule.difference import results_difference
 from padless.train.callbacks.metrics import MetricsFile
-from padless.checkpoint import load_checkpoint, write_atomically
 from padless.train.handover import StartState
 
 _PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
@@ -57,8 +58,7 @@ class RunFolder:
         """Write the resolved config and a line of lineage."""
         if not self._is_leader:
             return
-        text = to_yaml(config)
-        write_atomically(self.path / "config.yaml", lambda temporary: _write(temporary, text))
+        write_durably(self.path / "config.yaml", to_yaml(config).encode())
         event = "start" if start.clock_tokens == 0 else "resume"
         self.note(event, start.clock_tokens, start.origin, world_size=world_size, **_environment())
 
@@ -66,14 +66,10 @@ class RunFolder:
         """Append one line to ``lineage.jsonl``."""
         if not self._is_leader:
             return
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         line = {"event": event, "clock_tokens": clock_tokens, "detail": detail, "time": now, **facts}
         with (self.path / "lineage.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _environment() -> dict[str, Any]:
@@ -83,7 +79,12 @@ def _environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {"host": socket.gethostname(), "python": platform.python_version(), "versions": versions, "git": _git_commit()}
+    return {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "git": _git_commit(),
+    }
 
 
 def _git_commit() -> str | None:

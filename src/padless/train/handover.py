@@ -20,12 +20,12 @@ from typing import Any
 
 from torch import Tensor
 
+from padless.checkpoint import load_checkpoint
 from padless.config.load import load_config
 from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.schedule.phases import PhasePlan
-from padless.checkpoint import load_checkpoint
 
 _REWARMUP_SHARE = 0.01
 _REWARMUP_MAX_TOKENS = 3_000_000_000

@@ -24,7 +24,7 @@ def build_loggers(config: Config, run_folder: Path) -> list[LoggerDestination]:
     if config.loggers.wandb_project is not None:
         os.environ["WANDB_MODE"] = config.loggers.wandb_mode
         try:
-            import wandb  # noqa: F401, PLC0415  (an extra)
+            import wandb  # noqa: F401  (an extra)
         except ImportError:
             raise ConfigError(
                 f"loggers.wandb_project={config.loggers.wandb_project}, but wandb is not installed",

@@ -50,9 +50,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return {"moments": moments, "group_steps": counters}
 
 
-def load_optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]]
-) -> None:
+def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]]) -> None:
     """Put back what :func:`optimizer_state` returned. Learning rate and decay are not part of it."""
     parameters = dict(model.named_parameters())
     for name, state in saved["moments"].items():

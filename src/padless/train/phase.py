@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from composer import Trainer
-from composer.core import Callback, DataSpec, Time, TimeUnit, Timestamp
+from composer.core import Callback, DataSpec, Time, Timestamp, TimeUnit
 from composer.loggers import LoggerDestination
 from rich.console import Console
 

@@ -54,14 +54,14 @@ def plot_run(
 def _shade(axis: Axes, plans: Sequence[PhasePlan], last_tokens: int) -> None:
     for plan in plans:
         if plan.start_tokens < last_tokens:
-            axis.axvspan(plan.start_tokens, min(plan.end_tokens, last_tokens), color=_SHADES[plan.index % len(_SHADES)], lw=0)
+            axis.axvspan(
+                plan.start_tokens, min(plan.end_tokens, last_tokens), color=_SHADES[plan.index % len(_SHADES)], lw=0
+            )
     axis.margins(x=0)
     axis.grid(alpha=0.3)
 
 
-def _draw_loss(
-    axis: Axes, steps: list[dict[str, Any]], evals: list[dict[str, Any]], unigram: float | None
-) -> None:
+def _draw_loss(axis: Axes, steps: list[dict[str, Any]], evals: list[dict[str, Any]], unigram: float | None) -> None:
     losses = np.array([line["loss"] for line in steps])
     tokens = [line["tokens"] for line in steps]
     axis.plot(tokens, losses, color="#9db4cf", lw=0.6, label="train, each step")

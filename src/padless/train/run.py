@@ -13,13 +13,13 @@ adopt_torchrun_environment()
 
 from rich.console import Console  # noqa: E402  (Composer below reads the environment set above)
 
+from padless.checkpoint import newest_checkpoint  # noqa: E402
 from padless.config.check import check  # noqa: E402
 from padless.config.load import config_hash, to_plain  # noqa: E402
 from padless.config.schema import Config  # noqa: E402
 from padless.data.preflight import PreparedData, open_data  # noqa: E402
 from padless.plan.table import print_plan  # noqa: E402
 from padless.schedule.phases import PhasePlan, phase_at, plan_phases  # noqa: E402
-from padless.checkpoint import newest_checkpoint  # noqa: E402
 from padless.train.finish import finish_run, make_validation  # noqa: E402
 from padless.train.folder import RunFolder  # noqa: E402
 from padless.train.handover import (  # noqa: E402

@@ -9,8 +9,8 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from torch import nn
 
-from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
 from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
 from padless.train.optimizer import optimizer_state
 from padless.train.world import World
 

@@ -8,9 +8,9 @@ from typing import Any
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from padless.data.durable import write_durably
 from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
-from padless.checkpoint import write_atomically
 
 
 class MetricsFile:
@@ -29,18 +29,13 @@ class MetricsFile:
         if not self._enabled or not self._path.exists():
             return
         kept = [line for line in read_metrics(self._path) if line["tokens"] <= to_clock_tokens]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self._path, lambda temporary: _write(temporary, text))
+        write_durably(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def append(self, line: dict[str, Any]) -> None:
         """Add one line."""
         if self._enabled:
             with self._path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

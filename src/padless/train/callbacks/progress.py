@@ -38,7 +38,9 @@ class ShowProgress(Callback):
         self._began_tokens = clock_tokens(state)
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=self._console)
+            self._bar = Progress(
+                *columns, TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), console=self._console
+            )
             self._bar.add_task(self._record.plan.name, total=self._end_tokens, completed=self._began_tokens, figures="")
             self._bar.start()
 
@@ -60,7 +62,9 @@ class ShowProgress(Callback):
             self._printed_s = now_s
             self._console.print(
                 f"[{self._record.plan.name}] step {step_number(state)}  {figures}  ETA {self._eta(state, now_s)}",
-                highlight=False, markup=False, soft_wrap=True,
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     def _eta(self, state: State, now_s: float) -> str:
