@@ -63,7 +63,7 @@ def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
     if not path.is_file():
         raise CheckpointError(
             f"source {source} is neither a checkpoint file nor a Hugging Face folder",
-            "give a .pt file from a run's checkpoints/ folder, or a local folder with config.json and model.safetensors",
+            "give a .pt file from a run's checkpoints/ folder, or a folder with config.json and model.safetensors",
         )
     saved = load_checkpoint(path)
     config = load_config(saved.meta["config"])

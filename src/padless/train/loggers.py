@@ -1,4 +1,4 @@
-"""Loggers beside ``metrics.jsonl``: TensorBoard and wandb, through Composer's destinations, on one axis over all phases."""
+"""Loggers beside ``metrics.jsonl``: TensorBoard and wandb, by Composer's destinations, on one axis over all phases."""
 
 import os
 import uuid

@@ -55,7 +55,10 @@ def _shade(axis: Axes, plans: Sequence[PhasePlan], last_tokens: int) -> None:
     for plan in plans:
         if plan.start_tokens < last_tokens:
             axis.axvspan(
-                plan.start_tokens, min(plan.end_tokens, last_tokens), color=_SHADES[plan.index % len(_SHADES)], lw=0
+                plan.start_tokens,
+                min(plan.actual_end_tokens, last_tokens),
+                color=_SHADES[plan.index % len(_SHADES)],
+                lw=0,
             )
     axis.margins(x=0)
     axis.grid(alpha=0.3)
