@@ -1,0 +1,131 @@
+"""Tokenised documents to packed blocks of one max_seq_len: cut, pack in windows, put the specials in.
+
+Legend: D documents, N segments, S segments of a block, T tokens of a block.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from padless.data.manifest import ShardFacts, SplitBlocks
+from padless.data.packing import SPECIALS_PER_SEGMENT, chunk_lengths, pack
+from padless.data.progress import Progress
+from padless.data.token_store import TokenStore
+
+WINDOW_SEGMENTS = 4_000_000  # packed at a time: bounds memory (about 1 GB) and costs one unfilled block each
+LONG_TOKENS = 2048
+SHARES_OVER = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+@dataclass(frozen=True)
+class PackingRules:
+    """What blocks are made by."""
+
+    max_seq_len: int
+    block_tokens: int
+    cls_id: int
+    sep_id: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of some documents: where their content is, and their lengths with specials."""
+
+    document_N: NDArray[np.int64]
+    start_N: NDArray[np.int64]
+    lengths_N: NDArray[np.int64]
+
+
+def cut(documents_D: NDArray[np.int64], tokens_D: NDArray[np.int64], max_seq_len: int) -> Segments:
+    """Return the segments of documents, in their order.
+
+    Args:
+        documents_D: numbers of the documents.
+        tokens_D: content tokens of each.
+        max_seq_len: cap on a segment, specials included.
+    """
+    document, start, length = [], [], []
+    for number, tokens in zip(documents_D.tolist(), tokens_D.tolist(), strict=True):
+        begin = 0
+        for chunk in chunk_lengths(tokens, max_seq_len):
+            document.append(number)
+            start.append(begin)
+            length.append(chunk + SPECIALS_PER_SEGMENT)
+            begin += chunk
+    return Segments(np.array(document, np.int64), np.array(start, np.int64), np.array(length, np.int64))
+
+
+class SplitPacker:
+    """Packs one split of a token store; iterate it once, then read the figures.
+
+    Args:
+        store: tokenised documents.
+        documents_D: numbers of the split's documents.
+        rules: how to pack.
+        progress: is told the tokens packed so far.
+    """
+
+    def __init__(
+        self, store: TokenStore, documents_D: NDArray[np.int64], rules: PackingRules, progress: Progress
+    ) -> None:
+        self._store, self._documents_D, self._rules, self._progress = store, documents_D, rules, progress
+        self.num_blocks = self.num_segments = self.num_real_tokens = 0
+        self._tokens_over = dict.fromkeys(SHARES_OVER, 0)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.int32]]]:
+        for window_D in _windows(self._documents_D, self._store.tokens_D, self._rules.max_seq_len):
+            segments = cut(window_D, self._store.tokens_D[window_D], self._rules.max_seq_len)
+            self._count(segments.lengths_N)
+            for order_S in pack(segments.lengths_N, self._rules.block_tokens).blocks():
+                tokens_T = self._tokens(segments, order_S)
+                self.num_blocks += 1
+                self.num_real_tokens += tokens_T.size
+                self._progress.show(self.num_real_tokens)
+                yield tokens_T, segments.lengths_N[order_S].astype(np.int32)
+
+    def _count(self, lengths_N: NDArray[np.int64]) -> None:
+        self.num_segments += lengths_N.size
+        for length in SHARES_OVER:
+            self._tokens_over[length] += int(lengths_N[lengths_N > length].sum())
+
+    def _tokens(self, segments: Segments, order_S: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+        rules = self._rules
+        tokens_T = np.empty(int(segments.lengths_N[order_S].sum()), rules.dtype)
+        place = 0
+        for segment in order_S.tolist():
+            end = place + int(segments.lengths_N[segment])
+            document, start = int(segments.document_N[segment]), int(segments.start_N[segment])
+            tokens_T[place] = rules.cls_id
+            tokens_T[place + 1 : end - 1] = self._store.content(document, start, end - place - SPECIALS_PER_SEGMENT)
+            tokens_T[end - 1] = rules.sep_id
+            place = end
+        return tokens_T
+
+    def facts(self, path: Path, shards: tuple[ShardFacts, ...]) -> SplitBlocks:
+        """Return the manifest entry, after iteration."""
+        total = max(1, self.num_real_tokens)
+        shares = {str(length): round(tokens / total, 6) for length, tokens in self._tokens_over.items()}
+        fill = self.num_real_tokens / (self.num_blocks * self._rules.block_tokens) if self.num_blocks else 1.0
+        return SplitBlocks(
+            num_blocks=self.num_blocks,
+            num_segments=self.num_segments,
+            num_real_tokens=self.num_real_tokens,
+            fill=round(fill, 6),
+            path=path.as_posix(),
+            long_token_share=shares[str(LONG_TOKENS)],
+            segment_token_share_over=shares,
+            shards=shards,
+        )
+
+
+def _windows(
+    documents_D: NDArray[np.int64], tokens_D: NDArray[np.int64], max_seq_len: int
+) -> Iterator[NDArray[np.int64]]:
+    """Split documents, in order, into windows of about ``WINDOW_SEGMENTS`` segments."""
+    segments_D = -(-tokens_D[documents_D] // (max_seq_len - SPECIALS_PER_SEGMENT))
+    window_D = (np.cumsum(segments_D) - segments_D) // WINDOW_SEGMENTS
+    yield from (part for part in np.split(documents_D, np.flatnonzero(np.diff(window_D)) + 1) if part.size)
