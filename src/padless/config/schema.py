@@ -20,7 +20,9 @@ class RunConfig:
     name: str
     folder: str
     seed: int
-    stop_after_tokens: int | None  # end early at this clock (with a checkpoint), for a first look; None trains to the end
+    stop_after_tokens: (
+        int | None
+    )  # end early at this clock (with a checkpoint), for a first look; None trains to the end
     log_every_steps: int
 
 

@@ -1,0 +1,79 @@
+"""Batch-size warmup: which batch a step has, and how many blocks all steps before it used. Exact integers.
+
+A phase's batch sizes are levels, each a (first block in the phase, blocks per step); a level's length is a whole number
+of its own steps, so steps never straddle a border and everything below has a closed form. Counts are blocks of all
+ranks together since the phase began.
+"""
+
+from padless.config.batch_sizes import batch_sizes
+from padless.config.schema import BatchConfig
+
+Levels = tuple[tuple[int, int], ...]
+
+
+def batch_levels(batch: BatchConfig, block_tokens: int) -> Levels:
+    """Return the phase's levels as (start block in the phase, blocks per step); the last one never ends.
+
+    ``equal=steps`` (the published rule) holds every level for the same number of steps, the whole number that brings
+    the ramp's total nearest to ``warmup.tokens``. ``equal=tokens`` gives every level ``warmup.tokens / levels``, to the
+    nearest whole step of that level. A tie goes up, and a level has at least one step.
+
+    Args:
+        batch: the phase's batch setting.
+        block_tokens: tokens of a block.
+
+    Raises:
+        ConfigError: a size is not a multiple of the quantum and ``round=exact``.
+    """
+    sizes = batch_sizes(batch)
+    if batch.warmup is None:
+        return ((0, sizes[0]),)
+    ramp = sizes[:-1]
+    tokens = batch.warmup.tokens
+    if batch.warmup.equal == "steps":
+        steps = [_nearest(tokens, sum(ramp) * block_tokens)] * len(ramp)
+    else:
+        steps = [_nearest(tokens, len(ramp) * size * block_tokens) for size in ramp]
+    levels, start_block = [], 0
+    for size, count in zip(ramp, steps, strict=True):
+        levels.append((start_block, size))
+        start_block += size * count
+    return (*levels, (start_block, sizes[-1]))
+
+
+def batch_blocks_at(levels: Levels, blocks_in_phase: int) -> int:
+    """Return the batch, in blocks, of the step that begins when the phase has used ``blocks_in_phase`` blocks."""
+    return [size for start, size in levels if start <= blocks_in_phase][-1]
+
+
+def blocks_used_by_step(levels: Levels, step: int) -> int:
+    """Return the blocks that the first ``step`` steps of the phase use together."""
+    for (start, size), (end, _) in zip(levels, levels[1:], strict=False):
+        steps_of_level = (end - start) // size
+        if step <= steps_of_level:
+            return start + step * size
+        step -= steps_of_level
+    start, size = levels[-1]
+    return start + step * size
+
+
+def step_at_blocks(levels: Levels, blocks_in_phase: int) -> int:
+    """Return how many whole steps ``blocks_in_phase`` blocks make: the inverse of :func:`blocks_used_by_step`."""
+    step = 0
+    for (start, size), (end, _) in zip(levels, levels[1:], strict=False):
+        if blocks_in_phase < end:
+            return step + (blocks_in_phase - start) // size
+        step += (end - start) // size
+    start, size = levels[-1]
+    return step + (blocks_in_phase - start) // size
+
+
+def steps_to_cover(levels: Levels, blocks: int) -> int:
+    """Return the fewest steps that use at least ``blocks`` blocks."""
+    step = step_at_blocks(levels, blocks)
+    return step if blocks_used_by_step(levels, step) == blocks else step + 1
+
+
+def _nearest(tokens: int, tokens_per_step: int) -> int:
+    """Return tokens / tokens_per_step to the nearest whole step, ties up, at least 1."""
+    return max(1, (2 * tokens + tokens_per_step) // (2 * tokens_per_step))
