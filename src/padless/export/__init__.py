@@ -1,0 +1,1 @@
+"""The way in and out: Hugging Face folders, checked in both directions."""

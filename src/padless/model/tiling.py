@@ -29,21 +29,12 @@ from padless.config.schema import ModelConfig
 from padless.errors import ModelError
 from padless.model.layer_map import map_layers
 from padless.model.tensor_shapes import DECODER, EMBEDDING, EMBEDDING_NORM, check_state_dict, tensor_shapes
+from padless.model.tiling_report import TiledTensor, tiling_table
+
+__all__ = ["AxisTiling", "Scale", "TiledTensor", "tile_axis", "tile_state_dict", "tiling_table"]
 
 Scale = Literal["fan_in", "published"]
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-
-
-@dataclass(frozen=True)
-class TiledTensor:
-    """One line of the report: where a tensor of the target came from."""
-
-    name: str
-    how: Literal["copied", "tiled", "tiled, new vocabulary rows random", "copied, new vocabulary rows random", "tied"]
-    source_name: str
-    shape: tuple[int, ...]
-    input_multiplicity: tuple[int, int]  # least and most often that a feature it reads is repeated; (1, 1) if none is
-    is_divided: bool  # values were divided by that multiplicity
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,26 @@
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from padless.model.tiling import TiledTensor
-
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class TiledTensor:
+    """One line of the report: where a tensor of the target came from."""
+
+    name: str
+    how: Literal["copied", "tiled", "tiled, new vocabulary rows random", "copied, new vocabulary rows random", "tied"]
+    source_name: str
+    shape: tuple[int, ...]
+    input_multiplicity: tuple[int, int]  # least and most often that a feature it reads is repeated; (1, 1) if none is
+    is_divided: bool  # values were divided by that multiplicity
 
 
 def tiling_table(rows: Sequence[TiledTensor]) -> str:

@@ -1,0 +1,82 @@
+"""``padless export`` and the export at the end of a run: from weights and the run's config to a Hugging Face folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from padless.checkpoint import load_checkpoint
+from padless.config.load import load_config
+from padless.config.schema import Config
+from padless.errors import CheckpointError
+from padless.export.card import card_from_run
+from padless.export.parity import ParityResult
+from padless.export.writer import export_hf
+
+
+def export_from(
+    state_dict: Mapping[str, Tensor],
+    config: Config,
+    phase_name: str,
+    tokenizer_folder: Path,
+    out: Path,
+    clock_tokens: int,
+    train_seconds: float | None,
+    eval_loss: float | None,
+) -> ParityResult:
+    """Export weights that a run trained.
+
+    Args:
+        state_dict: weights by Hugging Face names.
+        config: the run's.
+        phase_name: phase the weights come from; its thetas are written.
+        tokenizer_folder: folder with tokenizer.json.
+        out: folder to write.
+        clock_tokens: nominal tokens consumed.
+        train_seconds: wall time of training so far, for the model card.
+        eval_loss: last validation loss in nats, for the model card.
+
+    Raises:
+        ModelError: the weights do not fit the config or the export does not reproduce them.
+    """
+    return export_hf(
+        state_dict,
+        config.model,
+        config.phases[phase_name].rope,
+        tokenizer_folder,
+        out,
+        card_from_run(config, phase_name, clock_tokens, train_seconds, eval_loss),
+        config.export.max_logit_difference,
+    )
+
+
+def export_checkpoint(checkpoint: Path, out: Path) -> ParityResult:
+    """Export a checkpoint file of a run.
+
+    Raises:
+        CheckpointError: not a padless checkpoint, or one that does not say what it was trained with.
+        ModelError: as :func:`export_from`.
+    """
+    saved = load_checkpoint(checkpoint)
+    missing = [key for key in ("config", "phase", "tokenizer_folder") if key not in saved.meta]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint} does not say its {', '.join(missing)}", "export a checkpoint that a padless run wrote"
+        )
+    config = load_config(saved.meta["config"])
+    phase_name = str(saved.meta["phase"])
+    if phase_name not in config.phases:
+        raise CheckpointError(
+            f"{checkpoint} is from phase {phase_name!r}, its config has {', '.join(config.phase_order)}",
+            "export a checkpoint that a padless run wrote",
+        )
+    return export_from(
+        saved.model,
+        config,
+        phase_name,
+        Path(saved.meta["tokenizer_folder"]),
+        out,
+        saved.clock_tokens,
+        saved.meta.get("train_seconds"),
+        saved.meta.get("eval_loss"),
+    )

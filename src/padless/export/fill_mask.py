@@ -1,0 +1,60 @@
+"""Filled masks from an exported folder, through transformers alone: what its users will see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from padless.errors import ModelError
+
+
+@dataclass(frozen=True)
+class FilledMask:
+    """The best tokens for the first mask of a text."""
+
+    text: str
+    guesses: tuple[tuple[str, float], ...]  # token and its probability, best first
+
+    def as_line(self) -> str:
+        """Return ``text  ->  a 31 %, b 12 %`` on one line."""
+        guesses = ", ".join(f"{token.strip() or repr(token)} {probability:.0%}" for token, probability in self.guesses)
+        return f"{' '.join(self.text.split())}  ->  {guesses}"
+
+
+def fill_masks(folder: Path, texts: Sequence[str], top_k: int) -> list[FilledMask]:
+    """Return the ``top_k`` best tokens for the first mask of each text.
+
+    Args:
+        folder: an exported folder.
+        texts: each holds the mask token, [MASK], within the model's longest segment.
+        top_k: guesses a text.
+
+    Raises:
+        ModelError: the folder does not load, or a text has no mask token.
+    """
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        network = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, reference_compile=False).eval()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder} does not load in transformers: {str(error).splitlines()[0]}",
+            "give a folder that padless exported",
+        ) from error
+    filled = []
+    for text in texts:
+        inputs = tokenizer(text, return_tensors="pt", truncation=True)
+        places = (inputs["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten().tolist()
+        if not places:
+            raise ModelError(
+                f"no {tokenizer.mask_token} within the first {tokenizer.model_max_length} tokens of {text[:60]!r}",
+                f"write {tokenizer.mask_token} where a token is to be guessed",
+            )
+        with torch.no_grad():
+            logits_V = network(**inputs).logits[0, places[0]]
+        best = logits_V.softmax(-1).topk(top_k)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        filled.append(FilledMask(text, tuple((tokenizer.decode([token]), value) for token, value in pairs)))
+    return filled

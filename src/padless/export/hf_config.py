@@ -1,0 +1,168 @@
+"""Our model config as Hugging Face's ``ModernBertConfig`` and back, in both of its dialects.
+
+transformers 4.48 to 4.57 reads ``global_rope_theta``, ``local_rope_theta`` and ``global_attn_every_n_layers`` and
+ignores the rest; 5.x reads ``rope_parameters`` (nested by kind of layer) and ``layer_types`` and fails on a null local
+theta. What is written holds both and they agree. When reading, the nested form wins; a local theta of null or -1, as
+the published phase-1 trainer configs have it, means "as global".
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from padless.config.schema import ModelConfig, RopeConfig
+from padless.errors import ModelError
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+# What padless models are by design; absent from a config means transformers' default, which is this value.
+_FIXED: dict[str, Any] = {
+    "attention_bias": False,
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
+    "decoder_bias": True,
+    "hidden_activation": "gelu",
+    "mlp_bias": False,
+    "norm_bias": False,
+    "tie_word_embeddings": True,
+}
+
+
+def hf_config(
+    model: ModelConfig, rope: RopeConfig, max_position_tokens: int, special_ids: Mapping[str, int]
+) -> dict[str, Any]:
+    """Return the content of ``config.json``.
+
+    Attention dropout is written as 0: transformers would also apply it to attention probabilities, where pretraining
+    has none.
+
+    Args:
+        model: shape.
+        rope: thetas of the phase the weights come from.
+        max_position_tokens: longest segment trained on.
+        special_ids: ids of ``cls``, ``sep``, ``pad`` and ``mask``.
+    """
+    layer_types = [LOCAL if layer % model.global_every_layers else GLOBAL for layer in range(model.num_layers)]
+    return {
+        "architectures": ["ModernBertForMaskedLM"],
+        "model_type": "modernbert",
+        **_FIXED,
+        "attention_dropout": 0.0,
+        "bos_token_id": special_ids["cls"],
+        "classifier_dropout": 0.0,
+        "classifier_pooling": "mean",
+        "cls_token_id": special_ids["cls"],
+        "deterministic_flash_attn": False,
+        "embedding_dropout": model.embedding_dropout,
+        "eos_token_id": special_ids["sep"],
+        "global_attn_every_n_layers": model.global_every_layers,
+        "global_rope_theta": rope.global_theta,
+        "hidden_size": model.hidden_size,
+        "initializer_cutoff_factor": model.init_cutoff_factor,
+        "initializer_range": model.init_std,
+        "intermediate_size": model.intermediate_size,
+        "layer_types": layer_types,
+        "local_attention": model.local_window_tokens,
+        "local_rope_theta": rope.local_theta,
+        "mask_token_id": special_ids["mask"],
+        "max_position_embeddings": max_position_tokens,
+        "mlp_dropout": model.mlp_dropout,
+        "norm_eps": model.norm_eps,
+        "num_attention_heads": model.num_heads,
+        "num_hidden_layers": model.num_layers,
+        "pad_token_id": special_ids["pad"],
+        "rope_parameters": {
+            GLOBAL: {"rope_type": "default", "rope_theta": rope.global_theta},
+            LOCAL: {"rope_type": "default", "rope_theta": rope.local_theta},
+        },
+        "sep_token_id": special_ids["sep"],
+        "sparse_pred_ignore_index": -100,
+        "sparse_prediction": False,
+        "torch_dtype": "float32",
+        "vocab_size": model.vocab_size,
+    }
+
+
+def model_config_from_hf(folder: Path) -> tuple[ModelConfig, RopeConfig]:
+    """Return shape and thetas that a Hugging Face folder's ``config.json`` describes.
+
+    Dropouts and initialisation are as in the file; they do not matter to weights that exist.
+
+    Raises:
+        ModelError: no config.json, not ModernBERT, a value missing, or a variant that padless does not have.
+    """
+    config = _read(folder)
+    for key, value in _FIXED.items():
+        if config.get(key, value) != value:
+            raise ModelError(
+                f"{folder}/config.json has {key}={config[key]!r}, padless models have {value!r}",
+                "choose a model of the plain ModernBERT architecture",
+            )
+    try:
+        model = ModelConfig(
+            num_layers=int(config["num_hidden_layers"]),
+            hidden_size=int(config["hidden_size"]),
+            num_heads=int(config["num_attention_heads"]),
+            intermediate_size=int(config["intermediate_size"]),
+            vocab_size=int(config["vocab_size"]),
+            global_every_layers=_global_every(config, folder),
+            local_window_tokens=int(config.get("local_attention", 128)),
+            norm_eps=float(config.get("norm_eps", 1e-5)),
+            attention_out_dropout=float(config.get("attention_dropout", 0.0)),
+            mlp_dropout=float(config.get("mlp_dropout", 0.0)),
+            embedding_dropout=float(config.get("embedding_dropout", 0.0)),
+            init_std=float(config.get("initializer_range", 0.02)),
+            init_cutoff_factor=float(config.get("initializer_cutoff_factor", 2.0)),
+        )
+        return model, _rope(config, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{folder}/config.json lacks a usable value: {type(error).__name__} {error}",
+            "export the model again with save_pretrained",
+        ) from error
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}", "give a Hugging Face folder with config.json and model.safetensors"
+        ) from error
+    kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
+    if kind != "modernbert":
+        raise ModelError(f"{path} describes a {kind!r} model, not 'modernbert'", "choose a ModernBERT-style model")
+    return config
+
+
+def _global_every(config: Mapping[str, Any], folder: Path) -> int:
+    """Return the period of global layers; a list of layer types must be periodic from layer 0 on."""
+    layer_types = config.get("layer_types")
+    if layer_types is None:
+        return int(config.get("global_attn_every_n_layers") or 3)
+    places = [layer for layer, kind in enumerate(layer_types) if kind == GLOBAL]
+    every = places[1] if len(places) > 1 else max(len(layer_types), 1)
+    stated = config.get("global_attn_every_n_layers")
+    if len(places) == 1 and stated and int(stated) >= every:
+        every = int(stated)  # one global layer at most fits: both spellings mean the same model
+    if layer_types != [LOCAL if layer % every else GLOBAL for layer in range(len(layer_types))]:
+        raise ModelError(
+            f"{folder}/config.json has layer_types that are not 'global every n layers from layer 0 on'",
+            "choose a model with ModernBERT's alternation",
+        )
+    return every
+
+
+def _rope(config: Mapping[str, Any], folder: Path) -> RopeConfig:
+    nested = config.get("rope_parameters") or {}
+    for parameters in (nested.get(GLOBAL, {}), nested.get(LOCAL, {}), config.get("rope_scaling") or {}):
+        kind = parameters.get("rope_type", parameters.get("type", "default"))
+        if kind != "default":
+            raise ModelError(
+                f"{folder}/config.json scales RoPE by {kind!r}, padless has plain RoPE only",
+                "choose a model without rope scaling",
+            )
+    global_theta = float(nested.get(GLOBAL, {}).get("rope_theta") or config.get("global_rope_theta", 160_000.0))
+    local = nested.get(LOCAL, {}).get("rope_theta", config.get("local_rope_theta", 10_000.0))
+    return RopeConfig(global_theta, global_theta if local is None or float(local) < 0 else float(local))

@@ -1,0 +1,135 @@
+"""Writes the Hugging Face folder: whole and with equal logits, or not at all.
+
+Everything goes into a hidden neighbour of the folder; only after transformers has loaded it and given our logits is it
+renamed into place. A failure leaves nothing behind and an earlier export untouched.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from padless.config.schema import ModelConfig, RopeConfig
+from padless.data.tokenise import SPECIALS, TokenizerFacts, tokenizer_facts, tokenizer_file
+from padless.errors import ModelError
+from padless.export.card import ModelCard, render_card
+from padless.export.hf_config import hf_config
+from padless.export.importer import WEIGHTS
+from padless.export.parity import ParityResult, compare_with_transformers
+from padless.model.tensor_shapes import check_state_dict, tensor_shapes
+
+
+def export_hf(
+    state_dict: Mapping[str, Tensor],
+    model: ModelConfig,
+    rope: RopeConfig,
+    tokenizer_folder: Path,
+    out: Path,
+    card: ModelCard,
+    max_logit_difference: float,
+) -> ParityResult:
+    """Write ``out`` for ``transformers.AutoModelForMaskedLM`` and return how far its logits are from ours.
+
+    Args:
+        state_dict: weights by Hugging Face names, any device.
+        model: their shape.
+        rope: thetas they were last trained with.
+        tokenizer_folder: folder with the tokenizer.json they were trained with.
+        out: folder to write; an earlier export there is replaced.
+        card: what the README says.
+        max_logit_difference: largest difference of any logit that is still an export (fp32, CPU).
+
+    Raises:
+        ModelError: weights that do not fit, a tokenizer with more ids than the model, ``out`` is something else, or
+            transformers gives other logits.
+        DataError: the tokenizer is missing or lacks special tokens.
+    """
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state_dict.items()}
+    check_state_dict(weights, model, "the model to export")
+    tokenizer_path = tokenizer_file(tokenizer_folder)
+    facts = tokenizer_facts(tokenizer_path)
+    _check_target(out, facts, model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        contiguous = {name: weights[name].contiguous() for name in tensor_shapes(model)}
+        save_file(contiguous, partial / WEIGHTS, metadata={"format": "pt"})
+        _write_json(partial / "config.json", hf_config(model, rope, card.max_position_tokens, facts.special_ids))
+        _write_json(partial / "padless.json", {"clock_tokens": card.clock_tokens, "phase": card.phase_name})
+        _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
+        (partial / "README.md").write_text(render_card(card), encoding="utf-8")
+        parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
+        require_parity(parity, max_logit_difference)
+        _replace(out, partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return parity
+
+
+def require_parity(parity: ParityResult, max_logit_difference: float) -> None:
+    """Refuse an export whose logits are not ours.
+
+    Raises:
+        ModelError: the difference is over the limit or not a number.
+    """
+    if not parity.max_abs_difference <= max_logit_difference:  # also refuses NaN
+        raise ModelError(
+            f"the export's logits differ from the model's by {parity.max_abs_difference:g} "
+            f"(limit {max_logit_difference:g}; same best token at {parity.top1_agreement:.1%}); nothing was written",
+            "report this with the versions in use; export.max_logit_difference is for rounding, not for this",
+        )
+
+
+def _check_target(out: Path, facts: TokenizerFacts, model: ModelConfig) -> None:
+    if facts.vocab_size > model.vocab_size:
+        raise ModelError(
+            f"the tokenizer has {facts.vocab_size} ids, the model's vocabulary is {model.vocab_size}",
+            "export with the tokenizer the model was trained with",
+        )
+    is_export = (out / "config.json").is_file()
+    if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists and is not an export", "choose another folder, or move this one away")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path, tokenizer_path: Path, max_position_tokens: int) -> None:
+    shutil.copyfile(tokenizer_path, folder / "tokenizer.json")
+    tokens = {f"{name}_token": token for name, token in SPECIALS.items()}
+    settings = {
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "model_max_length": max_position_tokens,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **tokens,
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / "special_tokens_map.json", tokens)
+
+
+def _replace(out: Path, partial: Path) -> None:
+    """Put ``partial`` in the place of ``out``; between the two renames the old export lies beside it under its name."""
+    for file in partial.iterdir():
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from padless.config.schema import (
+    BatchConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    ExportConfig,
+    HardwareConfig,
+    InitConfig,
+    LoggersConfig,
+    LrConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RopeConfig,
+    RunConfig,
+    StartConfig,
+    StreamConfig,
+)
+from padless.data.tokenizer_training import build_tokenizer
+from padless.model.masked_lm import MaskedLM
+
+SENTENCES = [f"the library number {number} opens at nine in the morning and closes late" for number in range(60)]
+
+
+def make_phase(max_seq_len, global_theta):
+    return PhaseConfig(
+        tokens=4096,
+        max_seq_len=max_seq_len,
+        streams={"general": 1.0},
+        rope=RopeConfig(global_theta, 10_000.0),
+        lr=LrConfig("constant", 1e-3, 0, None, 1.0),
+        weight_decay=1e-5,
+        batch=BatchConfig(2, 2, "exact", None),
+        masking=MaskingConfig(0.3, "constant", None, None, 0.8, 0.1),
+        shuffle_seed=0,
+        save_every_tokens=4096,
+        eval_every_tokens=4096,
+        allow_short_documents=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_tokenizer(SENTENCES, 320).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_config():
+    return ModelConfig(4, 32, 2, 48, 320, 3, 128, 1e-5, 0.1, 0.0, 0.0, 0.02, 2.0)
+
+
+@pytest.fixture(scope="session")
+def rope():
+    return RopeConfig(160_000.0, 10_000.0)
+
+
+@pytest.fixture(scope="session")
+def config(model_config):
+    return Config(
+        run=RunConfig("card-test", "runs", 17, None, 10),
+        model=model_config,
+        data=DataConfig({"general": StreamConfig("blocks", None)}, None, 512, 0, True, 2, False),
+        phases={"pretrain": make_phase(128, 10_000.0), "context": make_phase(512, 160_000.0)},
+        phase_order=("pretrain", "context"),
+        optimizer=OptimizerConfig(0.9, 0.98, 1e-6),
+        hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True),
+        init=InitConfig("random", None, "fan_in", False),
+        start=StartConfig(None, "weights"),
+        eval=EvalConfig(("general",), 128, 0.15, None),
+        loggers=LoggersConfig(False, None, "offline"),
+        export=ExportConfig(True, 1e-4),
+    )
+
+
+@pytest.fixture(scope="session")
+def state_dict(model_config, rope):
+    """Weights with a spread that makes logits of order 1, so that a wrong theta shows."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, tensor in MaskedLM(model_config, rope).state_dict().items():
+        values = torch.randn(tensor.shape, generator=generator) * 0.3
+        weights[name] = values + 1.0 if name.endswith("norm.weight") else values
+    weights["decoder.weight"] = weights["model.embeddings.tok_embeddings.weight"]
+    return weights
+
+
+@pytest.fixture
+def exported(config, state_dict, tokenizer_folder, tmp_path):
+    from padless.export.command import export_from
+
+    out = tmp_path / "hf"
+    parity = export_from(state_dict, config, "context", tokenizer_folder, out, 8192, 36.0, 2.5)
+    return out, parity
