@@ -20,7 +20,7 @@ def wanted_sizes(batch: BatchConfig) -> tuple[Fraction, ...]:
         return (Fraction(batch.blocks),)
     first, count = batch.warmup.from_blocks, batch.warmup.levels
     spacing = Fraction(batch.blocks - first, count)
-    return tuple(first + level * spacing for level in range(count)) + (Fraction(batch.blocks),)
+    return (*(first + level * spacing for level in range(count)), Fraction(batch.blocks))
 
 
 def batch_sizes(batch: BatchConfig) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -21,6 +21,7 @@ from padless.errors import ConfigError
 
 YAML_FOLDER = Path(__file__).parents[3] / "yamls"
 ROOT = "pretrain"
+_SEE_KEYS = "see the keys with: python train.py --cfg job"
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -61,10 +62,11 @@ def _as_config_error(error: Exception, overrides: Sequence[str]) -> ConfigError:
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
         return _unknown_key(unknown.group(1), overrides)
-    if "mismatched input" in message or "no viable alternative" in message or "missing EQUAL" in message:
-        return ConfigError(f"cannot read an override: {first}", "write key=value; quote values with spaces or braces")
+    if isinstance(error, OverrideParseException):
+        text = str(error.override)
+        return ConfigError(f"cannot read the override {text!r}", "write key=value; quote values with spaces or braces")
     cause = f": {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-    return ConfigError(f"{first}{cause}", "see the keys with: python train.py --cfg job")
+    return ConfigError(f"{first}{cause}", _SEE_KEYS)
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> ConfigError:
@@ -78,13 +80,13 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> ConfigError:
     parent, _, _ = key.rpartition(".")
     siblings = [name for name in valid if name.rpartition(".")[0] == parent]
     nearest = nearest_key(key, siblings) or nearest_key(key, valid)
-    hint = f"did you mean {nearest}? " if nearest else ""
-    keys = (
-        f"keys of {parent or 'the root'}: {', '.join(name.rpartition('.')[2] for name in siblings)}" if siblings else ""
-    )
-    named = parent in ("data.streams", "phases") or parent.startswith("data.streams.") or parent.endswith(".streams")
-    add = f"; write +{key}=... to add one" if named else ""
-    return ConfigError(f"unknown setting {key}", f"{hint}{keys}{add}" or "see the keys with: python train.py --cfg job")
+    hints = [f"did you mean {nearest}?"] if nearest else []
+    if siblings:
+        names = dict.fromkeys(name.rpartition(".")[2] for name in siblings)
+        hints.append(f"keys of {parent or 'the root'}: {', '.join(names)}")
+    if parent in ("data.streams", "phases") or parent.startswith("data.streams.") or parent.endswith(".streams"):
+        hints.append(f"to add it: +{key}=...")
+    return ConfigError(f"unknown setting {key}", " ".join(hints) or _SEE_KEYS)
 
 
 def _all_keys(tree: DictConfig) -> list[str]:

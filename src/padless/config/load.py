@@ -91,13 +91,13 @@ def nearest_key(key: str, valid: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
-def _lists(value: Any) -> Any:  # noqa: ANN401
+def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}
     return [_lists(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _readable(value: Any, key: str = "") -> Any:  # noqa: ANN401
+def _readable(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: _readable(item, name) for name, item in value.items()}
     is_large_count = isinstance(value, int) and _is_tokens(key) and value >= 10**6
@@ -108,7 +108,7 @@ def _is_tokens(key: str) -> bool:
     return key == "tokens" or key.endswith("_tokens")
 
 
-def _dataclass(kind: type, tree: Any, path: str) -> object:  # noqa: ANN401
+def _dataclass(kind: type, tree: Any, path: str) -> object:
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path}={tree!r} is not a section", f"give it the keys {', '.join(_fields(kind))}")
     fields, hints = _fields(kind), get_type_hints(kind)
@@ -138,7 +138,7 @@ def _unknown(full: str, key: str, valid: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown setting {full}", f"{hint}remove it or use one of: {', '.join(valid)}")
 
 
-def _value(hint: Any, value: Any, path: str) -> object:  # noqa: ANN401
+def _value(hint: Any, value: Any, path: str) -> object:
     """Return ``value`` as the type ``hint`` of the field at ``path``."""
     if isinstance(value, str) and value == MISSING:
         raise ConfigError(f"{path} has no value", f"give one: {path}=...  ({_describe(hint, path)})")
@@ -157,7 +157,7 @@ def _value(hint: Any, value: Any, path: str) -> object:  # noqa: ANN401
     return _scalar(hint, value, path)
 
 
-def _scalar(hint: Any, value: Any, path: str) -> object:  # noqa: ANN401
+def _scalar(hint: Any, value: Any, path: str) -> object:
     if hint is int and _is_tokens(path.rpartition(".")[2]) and isinstance(value, str | int | float):
         return _tokens(value, path)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
@@ -167,7 +167,7 @@ def _scalar(hint: Any, value: Any, path: str) -> object:  # noqa: ANN401
     raise ConfigError(f"{path}={value!r} has the wrong type", f"write {_describe(hint, path)}")
 
 
-def _tokens(value: str | int | float, path: str) -> int:  # noqa: PYI041
+def _tokens(value: str | int | float, path: str) -> int:
     try:
         if isinstance(value, bool):
             raise ConfigError(f"{value!r} is not a number of tokens", 'write whole tokens such as 3_000 or "50B"')
@@ -176,7 +176,7 @@ def _tokens(value: str | int | float, path: str) -> int:  # noqa: PYI041
         raise ConfigError(f"{path}: {error.cause}", error.remedy) from None
 
 
-def _describe(hint: Any, path: str) -> str:  # noqa: ANN401
+def _describe(hint: Any, path: str) -> str:
     """Say in words what may stand at ``path``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):

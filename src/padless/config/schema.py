@@ -1,8 +1,8 @@
 """The whole configuration as frozen dataclasses; each component receives its own part and nothing else.
 
-Units are in the names. Token counts are exact integers here (``"1.7T"`` in YAML is parsed by :mod:`padless.config.load`);
-batches are global and counted in blocks; the clock of a run is nominal tokens = blocks consumed x ``block_tokens``.
-Nothing outside ``hardware`` depends on the number of ranks. The YAML tree has the same shape as :class:`Config`.
+Units are in the names. Token counts are exact integers here (:mod:`padless.config.load` parses ``"1.7T"``); batches are
+global and counted in blocks; the clock of a run is nominal tokens = blocks consumed x ``block_tokens``. Nothing
+outside ``hardware`` depends on the number of ranks. The YAML tree has the same shape as :class:`Config`.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ of its own steps, so steps never straddle a border and everything below has a cl
 ranks together since the phase began.
 """
 
+from itertools import pairwise
+
 from padless.config.batch_sizes import batch_sizes
 from padless.config.schema import BatchConfig
 
@@ -48,7 +50,7 @@ def batch_blocks_at(levels: Levels, blocks_in_phase: int) -> int:
 
 def blocks_used_by_step(levels: Levels, step: int) -> int:
     """Return the blocks that the first ``step`` steps of the phase use together."""
-    for (start, size), (end, _) in zip(levels, levels[1:], strict=False):
+    for (start, size), (end, _) in pairwise(levels):
         steps_of_level = (end - start) // size
         if step <= steps_of_level:
             return start + step * size
@@ -60,7 +62,7 @@ def blocks_used_by_step(levels: Levels, step: int) -> int:
 def step_at_blocks(levels: Levels, blocks_in_phase: int) -> int:
     """Return how many whole steps ``blocks_in_phase`` blocks make: the inverse of :func:`blocks_used_by_step`."""
     step = 0
-    for (start, size), (end, _) in zip(levels, levels[1:], strict=False):
+    for (start, size), (end, _) in pairwise(levels):
         if blocks_in_phase < end:
             return step + (blocks_in_phase - start) // size
         step += (end - start) // size

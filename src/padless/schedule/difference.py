@@ -73,14 +73,14 @@ def _schedule_differs(old: PhasePlan, new: PhasePlan, clock_tokens: int) -> bool
     """Whether some step between the phase's start and the clock would have had other settings, or not have been."""
     clock = old.start_tokens
     while clock < clock_tokens:
-        settings = settings_at(old, old.block_tokens, clock)
-        if clock >= new.end_tokens or settings != settings_at(new, new.block_tokens, clock):
+        settings = settings_at(old, clock)
+        if clock >= new.end_tokens or settings != settings_at(new, clock):
             return True
         clock += settings.batch_blocks * old.block_tokens
     return False
 
 
-def _changes(old: Any, new: Any, path: str) -> list[str]:  # noqa: ANN401
+def _changes(old: Any, new: Any, path: str) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         lines = [_changes(old.get(key), new.get(key), f"{path}.{key}") for key in keys]

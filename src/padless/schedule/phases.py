@@ -1,8 +1,8 @@
 """Where each phase of a run begins and ends on its clock, in exact tokens.
 
 Ends are absolute: phase k ends at the first step whose clock reaches the sum of the tokens of phases 0 to k. It then
-has gone over by less than one of its batches, and the next phase begins there; so borders never drift, and where a phase
-begins is a closed-form function of the config.
+has gone over by less than one of its batches, and the next phase begins there; so borders never drift, and where a
+phase begins is a closed-form function of the config.
 
     nominal    |------- phase 0 -------|--- phase 1 ---|
     steps      |---|---|---|---|---|-----|--|--|--|--|--|

@@ -1,0 +1,116 @@
+"""The ``padless`` command: ``padless check|plan|export [key=value ...] [--json]``.
+
+Overrides are Hydra's, the same as for ``train.py``. Exit codes: 0 done, 1 our fault (traceback), 2 the user's to mend
+(cause and remedy, no traceback). ``check`` and ``plan`` need neither torch nor a GPU.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from padless.errors import ConfigError, PadlessError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return the exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[list[str], bool], None] = options.command
+    return exit_code_of(lambda: command(options.overrides, options.json), options.json)
+
+
+def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
+    """Run ``action`` and return 0, or 2 after printing a mistake of the user's; other errors keep their traceback.
+
+    Args:
+        action: what to do.
+        as_json: print the error as one JSON object on standard output, too.
+
+    Only the first rank prints.
+    """
+    try:
+        action()
+    except PadlessError as error:
+        if os.environ.get("RANK", "0") == "0":
+            if as_json:
+                print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="padless", description="Pretraining of ModernBERT-style encoders.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, command, text in (
+        ("check", _check, "check every setting of a configuration; needs no GPU and no data"),
+        ("plan", _plan, "print phases, steps, batches and rates of a configuration"),
+        ("export", _export, "checkpoint=<file> out=<folder>: write a Hugging Face folder"),
+    ):
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. recipe=modernbert_base")
+        subparser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        subparser.set_defaults(command=command)
+    return parser
+
+
+def _check(overrides: list[str], as_json: bool) -> None:
+    _show(overrides, as_json, ending="ok: checked for {ranks} rank(s)")
+
+
+def _plan(overrides: list[str], as_json: bool) -> None:
+    _show(overrides, as_json, ending="")
+
+
+def _show(overrides: list[str], as_json: bool, ending: str) -> None:
+    """Check a configuration, then print its plan, the warnings, and ``ending``."""
+    from padless.config.check import check, ranks_to_check
+    from padless.config.compose import compose
+
+    config = compose(overrides)
+    ranks = ranks_to_check(config, os.environ)
+    warnings = check(config, ranks)
+    from rich.console import Console
+
+    from padless.plan.table import plan_rows, print_plan
+
+    if as_json:
+        rows = [dataclasses.asdict(row) for row in plan_rows(config)]
+        print(json.dumps({"ok": True, "ranks": ranks, "warnings": warnings, "phases": rows}))
+        return
+    print_plan(config, Console())
+    for line in warnings:
+        print(f"warning: {line}")
+    if ending:
+        print(ending.format(ranks=ranks))
+
+
+def _export(overrides: list[str], as_json: bool) -> None:
+    paths = _key_values(overrides, ("checkpoint", "out"))
+    from padless.export.command import export_checkpoint  # torch
+
+    export_checkpoint(Path(paths["checkpoint"]), Path(paths["out"]))
+    if as_json:
+        print(json.dumps({"ok": True, "out": paths["out"]}))
+
+
+def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, str]:
+    """Return the values of exactly ``keys`` from ``key=value`` arguments."""
+    remedy = f"write {' '.join(f'{key}=...' for key in keys)}"
+    found: dict[str, str] = {}
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not value or key not in keys:
+            raise ConfigError(f"{text!r} is not one of {', '.join(keys)} with a value", remedy)
+        found[key] = value
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value", remedy)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

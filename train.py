@@ -1,0 +1,37 @@
+"""Train: ``python train.py [recipe=...] [key=value ...]``. Composes the configuration, checks it, runs it."""
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from padless.cli import exit_code_of
+from padless.config.check import check, ranks_to_check
+from padless.config.compose import compose
+from padless.config.load import load_config
+
+
+def train(cfg: DictConfig) -> None:
+    """Run a composed configuration."""
+    config = load_config(cfg)
+    check(config, ranks_to_check(config, os.environ))
+    from padless.train.run import run  # torch and Composer only once the configuration is known to be right
+
+    run(config)
+
+
+@hydra.main(config_path="yamls", config_name="pretrain", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Hydra's entry; a mistake of the user's ends with exit code 2 and no traceback."""
+    sys.exit(exit_code_of(lambda: train(cfg)))
+
+
+if __name__ == "__main__":
+    if "GROUP_RANK" in os.environ:  # torchrun does not set NODE_RANK, which Composer asks for
+        os.environ.setdefault("NODE_RANK", os.environ["GROUP_RANK"])
+    overrides = sys.argv[1:]
+    if not any(text.startswith("-") for text in overrides):  # Hydra's own flags, such as --cfg job
+        if code := exit_code_of(lambda: compose(overrides)):  # a wrong override gets our message, not Hydra's
+            sys.exit(code)
+    main()
