@@ -135,5 +135,5 @@ def test_a_segment_that_fits_no_block_is_refused(lengths):
 
 def test_a_cap_without_room_for_content_is_refused():
     assert chunk_lengths(2, 3) == [1, 1]
-    with pytest.raises(DataError, match="max_seq_len=2 leaves no room"):
+    with pytest.raises(DataError, match=r"max_seq_len=2 leaves no room"):
         chunk_lengths(1, 2)

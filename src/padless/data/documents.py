@@ -14,6 +14,7 @@ else: U+2028, U+0085 and form feeds occur in texts.
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -123,7 +124,9 @@ def _sizes(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, int]:
         found = cast("dict[str, dict[str, Any]]", fs.find(path, detail=True))
         return {name: int(info["size"] or 0) for name, info in found.items() if not _is_hidden(name, path)}
     found = cast("dict[str, dict[str, Any]]", fs.glob(path, detail=True))
-    return {name: int(info["size"] or 0) for name, info in found.items() if info["type"] == "file"}
+    fixed = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
+    files = {name: int(info["size"] or 0) for name, info in found.items() if info["type"] == "file"}
+    return {name: size for name, size in files.items() if not _is_hidden(name, fixed)}
 
 
 def _is_hidden(name: str, folder: str) -> bool:

@@ -31,7 +31,7 @@ from padless.data.manifest import FORMAT_VERSION, MANIFEST, Manifest, SplitBlock
 from padless.data.pipeline import num_tasks_for, tokenise_files
 from padless.data.progress import Progress
 from padless.data.summary import print_summary
-from padless.data.token_store import SPLITS, TokenStore
+from padless.data.token_store import SPLITS, TokenStore, task_path
 from padless.data.tokenise import TokenizerFacts, tokenizer_facts, tokenizer_file
 from padless.errors import ConfigError, DataError
 
@@ -162,7 +162,10 @@ def _prepare_new(job: _Job) -> Manifest:
     tokens_folder = job.output / "tokens"
     plan_path = tokens_folder / "plan.json"
     if plan_path.is_file():
-        _require_same(json.loads(plan_path.read_bytes()), plan, f"the unfinished preparation in {job.output}")
+        old = json.loads(plan_path.read_bytes())
+        _require_same({**old, "files": plan["files"]}, plan, f"the unfinished preparation in {job.output}")
+        _forget_changed_tasks(tokens_folder, old["files"], plan["files"])
+        write_durably(plan_path, json.dumps(plan).encode())
         job.console.print(f"going on with the preparation in {job.output}", highlight=False)
     else:
         _require_unused(job.output)
@@ -185,6 +188,19 @@ def _prepare_new(job: _Job) -> Manifest:
     manifest = _manifest(job, store, plan, _pack(job, store, job.max_seq_len))
     write_manifest(job.output, manifest)
     return manifest
+
+
+def _forget_changed_tasks(folder: Path, old: list[list[Any]], new: list[list[Any]]) -> None:
+    """Undo the tasks of files that have another size now (somebody mended them) before preparation goes on."""
+    if [name for name, _ in old] != [name for name, _ in new]:
+        changed = sorted({name for name, _ in old} ^ {name for name, _ in new})
+        raise DataError(
+            f"{folder.parent} is half prepared from other files than this call gives (first difference: {changed[0]})",
+            "prepare the changed input into another output folder, or delete this one",
+        )
+    for number, (before, after) in enumerate(zip(old, new, strict=True)):
+        if before != after:
+            task_path(folder, number % num_tasks_for(len(new)), "json").unlink(missing_ok=True)
 
 
 def _require_unused(output: Path) -> None:
