@@ -1,0 +1,1 @@
+"""Attention over packed segments: one signature, several kernels, all held to :mod:`padless.attention.reference`."""

@@ -1,0 +1,1 @@
+"""The ModernBERT encoder on flat tokens, with Hugging Face's parameter names."""

@@ -1,0 +1,74 @@
+"""Masked language model: the encoder, and the vocabulary projection on masked positions only.
+
+Modules and parameters carry the names of Hugging Face's ``ModernBertForMaskedLM``; the decoder's weight is the token
+embeddings', its bias its own.
+
+Legend: T packed tokens, M masked positions, D model width, V vocabulary.
+"""
+
+from torch import Tensor, nn
+
+from padless.attention.select import get_backend
+from padless.config.schema import ModelConfig, RopeConfig
+from padless.data.batch import PackedBatch
+from padless.model.encoder import Encoder
+from padless.model.loss import chunk_rows, cross_entropy_sum
+from padless.model.mlm_head import PredictionHead
+
+
+class MaskedLM(nn.Module):
+    """Encoder, head and tied decoder.
+
+    A microbatch without a masked position is ordinary: its loss is 0 and every parameter gets a zero gradient, so that
+    ranks stay in step.
+
+    Args:
+        model: shape; readable as ``config``.
+        rope: thetas of this phase; readable as ``rope``.
+        backend: name of the attention backend (:mod:`padless.attention.select`).
+
+    Raises:
+        ConfigError: the backend cannot be loaded here.
+    """
+
+    def __init__(self, model: ModelConfig, rope: RopeConfig, backend: str = "sdpa") -> None:
+        super().__init__()
+        self.config = model
+        self.model = Encoder(model, rope, get_backend(backend))
+        self.head = PredictionHead(model)
+        self.decoder = nn.Linear(model.hidden_size, model.vocab_size, bias=True)
+        self.decoder.weight = self.model.embeddings.tok_embeddings.weight
+
+    @property
+    def rope(self) -> RopeConfig:
+        """The thetas this model computes with."""
+        return self.model.rope
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Return :meth:`loss`, so that wrappers which call the module (DDP, FSDP) train it."""
+        return self.loss(batch)
+
+    def encode(self, batch: PackedBatch) -> Tensor:
+        """Return hidden_TD of every token, after the final norm."""
+        return self.model(batch)
+
+    def logits(self, batch: PackedBatch) -> Tensor:
+        """Return logits_TV at every position: for parity checks and evaluation, T x V values."""
+        return self.decoder(self.head(self.encode(batch)))
+
+    def logits_at(self, batch: PackedBatch) -> Tensor:
+        """Return logits_MV at the masked positions."""
+        return self.decoder(self.head(self._masked_hidden(batch)))
+
+    def loss_sum(self, batch: PackedBatch) -> Tensor:
+        """Return the cross-entropy summed over the ``batch.num_masked`` masked positions, in nats (fp32 scalar)."""
+        x_MD = self.head(self._masked_hidden(batch))
+        rows = chunk_rows(x_MD.device.type, self.config.vocab_size)
+        return cross_entropy_sum(x_MD, self.decoder.weight, self.decoder.bias, batch.labels_M, rows)
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        """Return the mean cross-entropy over the masked positions, in nats (fp32 scalar); 0 where there are none."""
+        return self.loss_sum(batch) / max(batch.num_masked, 1)
+
+    def _masked_hidden(self, batch: PackedBatch) -> Tensor:
+        return self.encode(batch).index_select(0, batch.masked_positions_M)
