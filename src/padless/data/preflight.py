@@ -23,7 +23,7 @@ from padless.errors import DataError
 _LONG_PHASE_TOKENS = 2048
 _MIN_LONG_SHARE = 0.01
 _MIN_FILL = 0.98
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SENTENCE_TOKENS = (12, 28)
 
 
@@ -59,9 +59,9 @@ class PreparedData:
         return Path(next(iter(self.streams.values())).local)
 
     @property
-    def tokenizer_facts(self) -> dict[str, str]:
-        """What a checkpoint says of its tokenizer."""
-        return {"tokenizer_folder": str(self.tokenizer_folder), "tokenizer_sha256": self._any.tokenizer_sha256}
+    def tokenizer_sha256(self) -> str:
+        """Hash of tokenizer.json."""
+        return self._any.tokenizer_sha256
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -162,9 +162,7 @@ def open_data(config: Config, is_leader: bool, barrier: Callable[[], None], say:
                 say(f"note: {line}")
     for stream_name in config.eval.streams:
         if manifests[stream_name].split(config.eval.max_seq_len, "val").num_blocks == 0:
-            raise DataError(
-                f"stream {stream_name!r} has no validation blocks", "prepare it with val_fraction above 0"
-            )
+            raise DataError(f"stream {stream_name!r} has no validation blocks", "prepare it with val_fraction above 0")
     return PreparedData(dict(config.data.streams), manifests)
 
 
@@ -177,7 +175,7 @@ def _prepare_bundled(config: Config) -> None:
 def _fetch_manifest(stream: StreamConfig) -> None:
     if stream.remote is None:
         return
-    for name in (*_TOKENIZER_FILES, "manifest.json"):
+    for name in (*TOKENIZER_FILES, "manifest.json"):
         if not (Path(stream.local) / name).exists():
             fetch(f"{stream.remote}/{name}", Path(stream.local) / name)
 
@@ -187,7 +185,9 @@ def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
     if config.data.tokenizer is not None:
         path = Path(config.data.tokenizer)
         if not path.is_file():
-            raise DataError(f"data.tokenizer={path} does not exist", "give the tokenizer.json the shards were made with")
+            raise DataError(
+                f"data.tokenizer={path} does not exist", "give the tokenizer.json the shards were made with"
+            )
         hashes["data.tokenizer"] = hashlib.sha256(path.read_bytes()).hexdigest()
     if len(set(hashes.values())) > 1:
         listed = ", ".join(f"{name}: {digest[:12]}" for name, digest in hashes.items())

@@ -74,7 +74,7 @@ def _export(context: RunContext, end: StartState, eval_loss: float | None) -> No
         state_dict=end.model or {},
         config=context.config,
         phase_name=context.plans[-1].name,
-        tokenizer_folder=context.data.tokenizer_folder,
+        tokenizer_folder=context.folder / "tokenizer",
         out=out,
         clock_tokens=end.clock_tokens,
         train_seconds=end.train_seconds,

@@ -13,7 +13,7 @@ from padless.checkpoint import load_checkpoint
 from padless.config.load import to_yaml
 from padless.config.schema import Config
 from padless.data.durable import write_durably
-from padless.data.preflight import PreparedData
+from padless.data.preflight import TOKENIZER_FILES, PreparedData
 from padless.errors import CheckpointError
 from padless.schedule.difference import results_difference
 from padless.train.callbacks.metrics import MetricsFile
@@ -54,10 +54,18 @@ class RunFolder:
                 "set these back, or choose another run.name for a new run",
             )
 
-    def begin(self, config: Config, start: StartState, world_size: int) -> None:
-        """Write the resolved config and a line of lineage."""
+    @property
+    def tokenizer(self) -> Path:
+        """The run's own copy of its tokenizer, which exports take."""
+        return (self.path / "tokenizer").resolve()
+
+    def begin(self, config: Config, start: StartState, data: PreparedData, world_size: int) -> None:
+        """Write the resolved config, a copy of the tokenizer and a line of lineage."""
         if not self._is_leader:
             return
+        for name in TOKENIZER_FILES:
+            if (data.tokenizer_folder / name).exists():
+                write_durably(self.tokenizer / name, (data.tokenizer_folder / name).read_bytes())
         write_durably(self.path / "config.yaml", to_yaml(config).encode())
         event = "start" if start.clock_tokens == 0 else "resume"
         self.note(event, start.clock_tokens, start.origin, world_size=world_size, **_environment())

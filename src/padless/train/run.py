@@ -68,7 +68,12 @@ def run(config: Config) -> Path:
         validation=make_validation(config, data, world, compute),
         metrics=folder.metrics,
         loggers=build_loggers(config, folder.path),
-        checkpoint_meta={"config": to_plain(config), "data": data.hashes, **data.tokenizer_facts},
+        checkpoint_meta={
+            "config": to_plain(config),
+            "data": data.hashes,
+            "tokenizer_folder": str(folder.tokenizer),
+            "tokenizer_sha256": data.tokenizer_sha256,
+        },
         config_hash=config_hash(config),
         tile_source=None,
         console=console,
@@ -79,7 +84,7 @@ def run(config: Config) -> Path:
         check_theta(source, plans[0], config.init.allow_theta_change)
         context = dataclasses.replace(context, tile_source=source)
     folder.metrics.rewind(start.clock_tokens)
-    folder.begin(config, start, world.size)
+    folder.begin(config, start, data, world.size)
     for plan in plans[phase_at(plans, start.clock_tokens).index :]:
         if start.clock_tokens >= min(plan.end_tokens, context.end_tokens):
             continue

@@ -65,6 +65,7 @@ class SaveCheckpoint(Callback):
                 "clock_tokens": clock,
                 "step": step_number(state),
                 "train_seconds": time.perf_counter() - self._began_s,
+                "eval_loss": self._record.eval_loss,
             }
             checkpoint = Checkpoint(
                 {name: tensor.detach().cpu() for name, tensor in self._model.state_dict().items()},
