@@ -16,6 +16,7 @@ Legend: N segments, B blocks, B1 = B + 1.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def chunk_lengths(content_tokens: int, max_seq_len: int) -> list[int]:
     return chunks
 
 
-def pack(lengths_N: NDArray[np.integer], block_tokens: int) -> Packing:
+def pack(lengths_N: NDArray[np.integer[Any]], block_tokens: int) -> Packing:
     """Assign every segment to one block such that no block is over ``block_tokens``; the same input, the same result.
 
     Args:
