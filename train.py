@@ -31,7 +31,7 @@ if __name__ == "__main__":
     if "GROUP_RANK" in os.environ:  # torchrun does not set NODE_RANK, which Composer asks for
         os.environ.setdefault("NODE_RANK", os.environ["GROUP_RANK"])
     overrides = sys.argv[1:]
-    if not any(text.startswith("-") for text in overrides):  # Hydra's own flags, such as --cfg job
-        if code := exit_code_of(lambda: compose(overrides)):  # a wrong override gets our message, not Hydra's
-            sys.exit(code)
+    has_flags = any(text.startswith("-") for text in overrides)  # Hydra's own, such as --cfg job
+    if not has_flags and (code := exit_code_of(lambda: compose(overrides))):  # our message for a wrong override
+        sys.exit(code)
     main()

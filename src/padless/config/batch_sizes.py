@@ -6,7 +6,7 @@ quantum can cut every batch. Plain arithmetic; when each size is used is :mod:`p
 
 from fractions import Fraction
 
-from padless.config.schema import BatchConfig
+from padless.config.schema import BatchConfig, BatchWarmupConfig
 from padless.errors import ConfigError
 
 
@@ -52,12 +52,18 @@ def size_deviations(batch: BatchConfig) -> tuple[tuple[str, int], ...]:
 
 
 def _what_divides(wanted: tuple[Fraction, ...], batch: BatchConfig) -> str:
-    """Say what would fit: the quantums that divide every size, or numbers of levels that give fitting sizes."""
+    """Say what would fit: the quantums that divide every size, and numbers of levels that give fitting sizes."""
+    hints = []
     if all(size.denominator == 1 for size in wanted):
         quantums = [q for q in range(1, batch.blocks + 1) if all(size % q == 0 for size in wanted)]
-        return f"quantum_blocks that divide all of them: {', '.join(map(str, quantums))}"
-    assert batch.warmup is not None  # only a warmup makes fractions
-    rise = batch.blocks - batch.warmup.from_blocks
+        hints.append(f"quantum_blocks that divide all of them: {', '.join(map(str, quantums))}")
+    if batch.warmup is not None:
+        hints.append(_levels_that_fit(batch, batch.warmup))
+    return "; ".join(hints)
+
+
+def _levels_that_fit(batch: BatchConfig, warmup: BatchWarmupConfig) -> str:
+    rise = batch.blocks - warmup.from_blocks
     counts = [n for n in range(1, rise + 1) if rise % n == 0 and (rise // n) % batch.quantum_blocks == 0]
     if not counts:
         return f"choose batch.blocks - warmup.from_blocks (now {rise}) as a multiple of quantum_blocks"

@@ -36,6 +36,7 @@ def check(config: Config, world_size: int) -> list[str]:
     _check_optimizer(config)
     for name in config.phase_order:
         check_phase(name, config)
+    _check_unused_streams(config)
     _check_phase_lengths(config)
     _check_cut(config, world_size)
     _check_hardware(config.hardware, sum(phase.tokens for phase in config.phases.values()))
@@ -101,6 +102,10 @@ def _check_data(config: Config) -> None:
     if not data.streams:
         raise ConfigError("data.streams is empty", "add one: +data.streams.main.local=<folder of packed blocks>")
     _check_folders(data)
+
+
+def _check_unused_streams(config: Config) -> None:
+    data = config.data
     used = {name for phase in config.phases.values() for name in phase.streams} | set(config.eval.streams)
     unused = [name for name in data.streams if name not in used]
     if unused:

@@ -80,13 +80,14 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> ConfigError:
     parent, _, _ = key.rpartition(".")
     siblings = [name for name in valid if name.rpartition(".")[0] == parent]
     nearest = nearest_key(key, siblings) or nearest_key(key, valid)
-    hints = [f"did you mean {nearest}?"] if nearest else []
+    hint = f"did you mean {nearest}? " if nearest else ""
+    hints = []
     if siblings:
         names = dict.fromkeys(name.rpartition(".")[2] for name in siblings)
         hints.append(f"keys of {parent or 'the root'}: {', '.join(names)}")
     if parent in ("data.streams", "phases") or parent.startswith("data.streams.") or parent.endswith(".streams"):
         hints.append(f"to add it: +{key}=...")
-    return ConfigError(f"unknown setting {key}", " ".join(hints) or _SEE_KEYS)
+    return ConfigError(f"unknown setting {key}", hint + "; ".join(hints) or _SEE_KEYS)
 
 
 def _all_keys(tree: DictConfig) -> list[str]:

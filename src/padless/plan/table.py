@@ -2,13 +2,20 @@
 
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from padless.config.schema import Config, LrConfig, MaskingConfig
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.units import approximate_tokens, format_tokens
+
+_SHAPE_WORDS = {
+    "constant": "flat",
+    "linear": "linear",
+    "cosine": "cosine",
+    "one_minus_sqrt": "1-sqrt",
+    "warmup_stable_decay": "flat, 1-sqrt",
+}
 
 
 @dataclass(frozen=True)
@@ -48,18 +55,8 @@ def plan_rows(config: Config) -> tuple[PhaseRow, ...]:
 def print_plan(config: Config, console: Console) -> None:
     """Print the plan of ``config``: a table with one line a phase, and a line with the run's totals."""
     rows = plan_rows(config)
-    table = Table(title=f"{config.run.name}: the plan", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in (
-        "phase",
-        "tokens",
-        "steps",
-        "batch",
-        "length",
-        "learning rate",
-        "mask",
-        "theta",
-        "streams",
-    ):
+    table = Table(title=f"{config.run.name}: the plan", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("phase", "tokens", "steps", "batch", "len", "LR", "mask", "theta", "streams"):
         table.add_column(heading, overflow="fold")
     for row, name in zip(rows, config.phase_order, strict=True):
         phase = config.phases[name]
@@ -112,8 +109,8 @@ def _batch_text(row: PhaseRow) -> str:
 
 def _lr_text(lr: LrConfig) -> str:
     warmup = f"\nwarmup {format_tokens(lr.warmup_tokens)}" if lr.warmup_tokens else ""
-    end = "" if lr.shape == "constant" else f"\ndown to {_short(lr.peak * lr.floor)}"
-    return f"{_short(lr.peak)} {lr.shape}{end}{warmup}"
+    end = "" if lr.shape == "constant" else f"\nto {_short(lr.peak * lr.floor)}"
+    return f"{_short(lr.peak)} {_SHAPE_WORDS[lr.shape]}{end}{warmup}"
 
 
 def _short(rate: float) -> str:

@@ -1,0 +1,48 @@
+"""Token strings to exact integers and back."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from padless.errors import ConfigError
+from padless.units import approximate_tokens, format_tokens, parse_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("1.7T", 1_700_000_000_000),
+        ("1.719T", 1_719_000_000_000),
+        ("50B", 50_000_000_000),
+        ("8.5b", 8_500_000_000),
+        ("3_000", 3000),
+        ("400 K", 400_000),
+        (" 2M ", 2_000_000),
+        ("0", 0),
+        (123, 123),
+    ],
+)
+def test_tokens_are_parsed_exactly(text, tokens):
+    assert parse_tokens(text) == tokens
+
+
+@pytest.mark.parametrize("text", ["", "T", "12Q", "1e9", "-5", -5, "1,000", "B50", "1.2.3K", "nan", "."])
+def test_what_is_not_a_number_of_tokens_is_refused(text):
+    with pytest.raises(ConfigError, match="is not a number of tokens") as caught:
+        parse_tokens(text)
+    assert '"1.7T"' in caught.value.remedy
+
+
+def test_a_fraction_of_a_token_is_refused():
+    with pytest.raises(ConfigError, match="not a whole number"):
+        parse_tokens("1.0005K")
+
+
+@given(st.integers(0, 10**16))
+def test_format_and_parse_are_inverse(tokens):
+    assert parse_tokens(format_tokens(tokens)) == tokens
+
+
+@pytest.mark.parametrize(("tokens", "text"), [(1_712_345_678, "1.712B"), (999, "999"), (50_000_000_000, "50B")])
+def test_approximate_tokens_keep_four_digits(tokens, text):
+    assert approximate_tokens(tokens) == text
