@@ -38,7 +38,7 @@ def test_a_stream_and_a_phase_can_be_added():
         (
             "data.streams.web.local=x",
             "unknown setting data.streams.web.local",
-            "to add it: +data.streams.web.local=...",
+            "to add it: +data.streams.web.local=",
         ),
         ("+bogus=1", "unknown setting bogus", "use one of: run, model"),
         ("+phases.short.lr.peek=1", "unknown setting phases.short.lr.peek", "did you mean phases.short.lr.peak?"),

@@ -1,6 +1,7 @@
 """A resume may change what leaves everything before the clock as it was, and nothing else."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -18,9 +19,14 @@ MID_ANNEAL = ANNEAL.clock_at_step(5)
 END = ANNEAL.actual_end_tokens
 
 
+@cache
+def composed(*overrides):
+    return compose(["recipe=smoke", *overrides])
+
+
 def difference(clock, *overrides):
     old = json.loads(json.dumps(to_plain(OLD)))
-    return results_difference(old, compose(["recipe=smoke", *overrides]), clock)
+    return results_difference(old, composed(*overrides), clock)
 
 
 @pytest.mark.parametrize(
