@@ -105,7 +105,7 @@ def test_logits_equal_hugging_face_on_a_ragged_batch(backend: str, implementatio
     batch = ragged_batch((1, 63, 1500, 64, 65, 129, 1, 1000), TINY.vocab_size)
     with torch.no_grad():
         difference = (ours.logits(batch) - hf_logits(theirs, batch)).abs().max()
-    # fp32 rounding through four layers: 3e-6 was seen with logits up to 5.
+    # fp32 rounding through four layers: 5e-6 was seen, with logits up to 5.7.
     assert difference < 1e-4
 
 

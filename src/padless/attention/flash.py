@@ -27,7 +27,7 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
     if importlib.util.find_spec("flash_attn") is None:
         raise ConfigError(
             "attention backend flash needs the package flash-attn, which is not installed",
-            "pip install padless[flash], or set hardware.attention_backend=varlen",
+            "install padless with its extra [flash], or set hardware.attention_backend=varlen",
         )
     reach = window_reach(window_tokens)
     side = -1 if reach is None else reach

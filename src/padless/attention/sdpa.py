@@ -10,6 +10,8 @@ Legend: T packed tokens, N heads, H head width, R blocks, B tokens a block, K ke
 places a segment.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,18 +36,18 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
 def attend_groups(qkv_T3NH: Tensor, layout: SegmentLayout, reach: int | None) -> Tensor:
     """Return out_TNH, group by group; ``reach`` tokens to each side, or None for whole segments."""
     plan = plan_groups(layout)
-    views = iter(ToGroups.apply(qkv_T3NH, plan))  # pyright: ignore[reportArgumentType]  # apply is untyped
+    views = iter(cast(tuple[Tensor, ...], ToGroups.apply(qkv_T3NH, plan)))
     outs = []
     for number, group in enumerate(plan.groups):
         q_GNLH, k_GNLH, v_GNLH = next(views), next(views), next(views)
         mask = _group_mask(layout, number, group, reach, qkv_T3NH.dtype)
         outs.append(F.scaled_dot_product_attention(q_GNLH, k_GNLH, v_GNLH, attn_mask=mask))
-    return FromGroups.apply(plan, *outs)  # pyright: ignore[reportReturnType]  # apply is untyped
+    return cast(Tensor, FromGroups.apply(plan, *outs))
 
 
 def attend_band(qkv_T3NH: Tensor, layout: SegmentLayout, reach: int) -> Tensor:
     """Return out_TNH, each token seeing ``reach`` tokens to each side within its segment."""
-    q_RNBH, k_RNKH, v_RNKH = ToBand.apply(qkv_T3NH, reach)  # pyright: ignore[reportGeneralTypeIssues]  # as above
+    q_RNBH, k_RNKH, v_RNKH = cast(tuple[Tensor, Tensor, Tensor], ToBand.apply(qkv_T3NH, reach))
     key = ("band_mask", reach, qkv_T3NH.dtype)
     mask = layout.cached(key, lambda: _as_bias(layout, is_seen_RBK(layout, reach)[:, None], qkv_T3NH.dtype))
     out_RNBH = F.scaled_dot_product_attention(q_RNBH, k_RNKH, v_RNKH, attn_mask=mask)

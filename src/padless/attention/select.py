@@ -101,5 +101,5 @@ def missing_for_varlen(device_type: str, half_precision: bool = True) -> str | N
 def missing_for_flash(device_type: str, half_precision: bool = True) -> str | None:
     """Return what keeps the flash-attn package from running here, or None."""
     if importlib.util.find_spec("flash_attn") is None:
-        return "the package flash-attn is not installed (pip install padless[flash])"
+        return "the package flash-attn is not installed (padless has an extra [flash])"
     return _missing_for_kernel(device_type, half_precision)

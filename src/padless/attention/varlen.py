@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ def _attend_by_module(varlen_attn: Callable[..., Tensor], qkv_T3NH: Tensor, layo
 
 def _attend_by_operator(qkv_T3NH: Tensor, layout: SegmentLayout, side: int) -> Tensor:
     q_TNH, k_TNH, v_TNH = qkv_T3NH.unbind(1)
-    return torch.ops.aten._flash_attention_forward(
+    operator = cast(Callable[..., tuple[Tensor, ...]], torch.ops.aten._flash_attention_forward)
+    return operator(
         q_TNH,
         k_TNH,
         v_TNH,

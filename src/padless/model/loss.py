@@ -7,7 +7,7 @@ the gradients of weight and bias are fp32.
 Legend: M masked positions, D model width, V vocabulary, C rows of a chunk.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def cross_entropy_sum(x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M:
     dtype = torch.get_autocast_dtype(device_type) if is_autocast else x_MD.dtype
     with torch.autocast(device_type, enabled=False):
         args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, torch.is_grad_enabled())
-        return _CrossEntropySum.apply(*args)  # pyright: ignore[reportReturnType]  # apply is untyped
+        return cast(Tensor, _CrossEntropySum.apply(*args))
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -82,15 +82,9 @@ class _CrossEntropySum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # as above
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_x_MD, grad_weight_VD, grad_bias_V = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
-        scaled_weight_VD = (grad_weight_VD * grad).to(weight_dtype)
-        return (
-            (grad_x_MD * grad).to(grad_x_MD.dtype),
-            scaled_weight_VD,
-            (grad_bias_V * grad).to(bias_dtype),
-            None,
-            None,
-            None,
-        )
+        scale = grads[0]
+        grad_x = (grad_x_MD * scale).to(grad_x_MD.dtype)
+        return grad_x, (grad_weight_VD * scale).to(weight_dtype), (grad_bias_V * scale).to(bias_dtype), None, None, None

@@ -8,6 +8,7 @@ Legend: T packed tokens, N heads, H head width, C = H / 2 pairs, 3 = query, key,
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -57,15 +58,15 @@ class _Rotate(torch.autograd.Function):
     """The gradient of a rotation is the rotation back, so that nothing but the shared table is kept."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, qkv_T3NH: Tensor, table: RopeTable) -> Tensor:
-        ctx.table = table  # pyright: ignore[reportAttributeAccessIssue]  # autograd contexts take any attribute
+    def forward(ctx: Any, qkv_T3NH: Tensor, table: RopeTable) -> Tensor:
+        ctx.table = table
         return _turn(qkv_T3NH, table, 1)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None]:
-        return _turn(grads[0], ctx.table, -1), None  # pyright: ignore[reportAttributeAccessIssue]  # as above
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _turn(grads[0], ctx.table, -1), None
 
 
 def rotate(qkv_T3NH: Tensor, table: RopeTable) -> Tensor:
     """Return packed query, key and value with query and key rotated to their positions."""
-    return _Rotate.apply(qkv_T3NH, table)  # pyright: ignore[reportReturnType]  # apply is untyped
+    return cast(Tensor, _Rotate.apply(qkv_T3NH, table))
