@@ -92,9 +92,14 @@ def _export(overrides: list[str], as_json: bool) -> None:
     paths = _key_values(overrides, ("checkpoint", "out"))
     from padless.export.command import export_checkpoint  # torch
 
-    export_checkpoint(Path(paths["checkpoint"]), Path(paths["out"]))
+    parity = export_checkpoint(Path(paths["checkpoint"]), Path(paths["out"]))
     if as_json:
-        print(json.dumps({"ok": True, "out": paths["out"]}))
+        print(json.dumps({"ok": True, "out": paths["out"], **dataclasses.asdict(parity)}))
+        return
+    print(
+        f"exported {paths['out']}: max |logit difference| {parity.max_abs_difference:.1e}, "
+        f"top-1 agreement {parity.top1_agreement:.1%} against transformers"
+    )
 
 
 def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, str]:

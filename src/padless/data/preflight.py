@@ -103,24 +103,25 @@ class PreparedData:
                 blocks += [split[index] for index in range(min(len(split), max_blocks - len(blocks)))]
         return blocks
 
-    def sample_sentences(self, evaluation: EvalConfig, count: int) -> list[str]:
-        """Return ``count`` passages of validation text, each with one word-like token replaced by [MASK]."""
+    def sample_passages(self, evaluation: EvalConfig, count: int) -> list[tuple[str, str]]:
+        """Return ``count`` passages of validation text with one word replaced by [MASK], and the word."""
         tokenizer = Tokenizer.from_file(str(self.tokenizer_folder / "tokenizer.json"))
         low, high = _SENTENCE_TOKENS
-        passages: list[str] = []
+        passages: list[tuple[str, str]] = []
         splits = self.validation_splits(evaluation)
         number = 0
         while len(passages) < count and number < 50 * count:
             split = splits[number % len(splits)]
             block = split[(7 * number) % len(split)]
             number += 1
-            ids = block.tokens_T[1 : int(block.lengths_S[0]) - 1][:high].tolist()
+            ids = block.tokens_T[1 : int(block.lengths_S[0]) - 1].tolist()
+            begin = _word_place(tokenizer, ids, 0)
+            ids = ids[begin or 0 :][:high]
             place = _word_place(tokenizer, ids, low // 2)
-            if len(ids) < low or place is None:
+            if begin is None or len(ids) < low or place is None:
                 continue
-            ids[place] = self.mask_id
-            text = tokenizer.decode(ids, skip_special_tokens=False)
-            passages.append(" ".join(text.split()))
+            before, word, after = (tokenizer.decode(part) for part in (ids[:place], [ids[place]], ids[place + 1 :]))
+            passages.append((" ".join(f"{before} [MASK]{after}".split()), word.strip()))
         return passages
 
 

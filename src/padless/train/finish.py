@@ -89,9 +89,10 @@ def _export(context: RunContext, end: StartState, eval_loss: float | None) -> No
 
 def _show_filled_masks(context: RunContext, out: Path) -> None:
     try:
-        rows = fill_masks(out, context.data.sample_sentences(context.config.eval, _NUM_FILLED), top_k=3)
+        passages = context.data.sample_passages(context.config.eval, _NUM_FILLED)
+        rows = fill_masks(out, [text for text, _ in passages], top_k=3)
     except PadlessError as error:
         context.say(f"no filled masks shown: {error}")
         return
-    for row in rows:
-        context.say(row.as_line())
+    for row, (_, word) in zip(rows, passages, strict=True):
+        context.say(f"  {row.as_line()}  (was: {word})")

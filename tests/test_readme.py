@@ -1,0 +1,50 @@
+"""The README's commands are real: every configuration it names composes and passes all checks."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from padless.config.check import check, ranks_to_check
+from padless.config.compose import compose
+
+README = Path(__file__).parents[1] / "README.md"
+PLACEHOLDERS = {"<checkpoint or Hugging Face folder>": "some/folder", "<my run>": "mine", "<clock>": "1_000"}
+
+
+def commands() -> list[str]:
+    text = README.read_text()
+    for placeholder, value in PLACEHOLDERS.items():
+        text = text.replace(placeholder, value)
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.split("#")[0].strip() for line in joined.splitlines() if line.strip()]
+
+
+def configurations() -> list[str]:
+    named = []
+    for command in commands():
+        for part in command.split("&&"):
+            found = re.search(r"(?:train\.py|padless (?:check|plan))(.*)", part)
+            if found:
+                named.append(found.group(1).strip())
+    return named
+
+
+@pytest.mark.parametrize("overrides", configurations())
+def test_every_configuration_in_the_readme_composes_and_passes_all_checks(overrides):
+    words = [word for word in shlex.split(overrides) if "=" in word]
+    config = compose(words)
+    check(config, ranks_to_check(config, os.environ))
+
+
+def test_the_two_set_up_commands_are_one_line_each():
+    text = README.read_text()
+    for name, ending in (("demo", "python train.py"), ("test", "pytest")):
+        block = re.search(rf"<!-- command: {name} -->\n```bash\n(.*?)\n```", text, flags=re.DOTALL)
+        assert block, name
+        assert "\n" not in block.group(1)
+        assert block.group(1).endswith(ending)
+        assert "-m venv" in block.group(1)
