@@ -48,6 +48,4 @@ def test_filler_carries_no_loss_and_a_block_without_masks_is_whole():
 def test_a_batch_whose_borders_disagree_is_refused():
     batch = collate([masked_block([3])], 8, 4, PAD)
     with pytest.raises(ValueError, match="disagree on the number of segments"):
-        type(batch)(
-            batch.input_ids_T, batch.cu_seqlens_S1, batch.masked_positions_M, batch.labels_M, (8,), 8, 3
-        )
+        type(batch)(batch.input_ids_T, batch.cu_seqlens_S1, batch.masked_positions_M, batch.labels_M, (8,), 8, 3)

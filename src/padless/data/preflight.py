@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -224,7 +223,7 @@ def _check_phase(
         if share < _MIN_LONG_SHARE:
             raise DataError(
                 f"phase {phase_name!r} has max_seq_len={phase.max_seq_len}, but only {share:.2%} of stream "
-                f"{stream_name!r} lies in documents longer than {_LONG_PHASE_TOKENS} tokens: nothing long to learn from",
+                f"{stream_name!r} lies in documents longer than {_LONG_PHASE_TOKENS} tokens: too little",
                 f"add a stream of long documents, or set phases.{phase_name}.allow_short_documents=true",
             )
     if blocks.fill < _MIN_FILL:

@@ -44,8 +44,7 @@ def set_schedule(optimizer: torch.optim.Optimizer, lr: float, peak_lr: float, we
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """Return moments by parameter name and each group's step counter, ready for a checkpoint."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    moments = {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
+    moments = {name: dict(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state}
     counters = {str(number): group.get("step") for number, group in enumerate(optimizer.param_groups)}
     return {"moments": moments, "group_steps": counters}
 

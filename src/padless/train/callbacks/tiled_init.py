@@ -12,7 +12,7 @@ from composer.loggers import Logger
 from padless.config.schema import ModelConfig
 from padless.export.importer import LoadedSource
 from padless.model.masked_lm import MaskedLM
-from padless.model.tiling import tile_state_dict, tiling_table
+from padless.model.tiling import Scale, tile_state_dict, tiling_table
 
 
 class TiledInit(Callback):
@@ -27,7 +27,7 @@ class TiledInit(Callback):
     """
 
     def __init__(
-        self, model: MaskedLM, config: ModelConfig, source: LoadedSource, scale: str, say: Callable[[str], None]
+        self, model: MaskedLM, config: ModelConfig, source: LoadedSource, scale: Scale, say: Callable[[str], None]
     ) -> None:
         self._model, self._config, self._source, self._scale, self._say = model, config, source, scale, say
 
