@@ -8,9 +8,21 @@ import sys
 import time
 from pathlib import Path
 
+from filelock import FileLock
+
+from padless.data.bundled import prepare_bundled
+
 REPO = Path(__file__).parents[2]
 PREPARED = REPO / ".cache" / "test-data"  # prepared once from the bundled corpus, shared by all tests
 UNTIMED = ("tokens", "step", "phase", "loss", "grad_norm", "lr", "batch_blocks", "mask_rate", "blocks", "real_tokens")
+
+
+def prepare_shared() -> Path:
+    """Prepare the bundled corpus as the smoke recipe reads it, once, also with several test processes."""
+    PREPARED.parent.mkdir(exist_ok=True)
+    with FileLock(PREPARED.with_suffix(".lock")):
+        prepare_bundled(PREPARED, 256, (64, 256), 2048)
+    return PREPARED
 
 
 def overrides(folder: Path, **more: object) -> list[str]:

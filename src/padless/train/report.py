@@ -77,10 +77,11 @@ def _draw_loss(axis: Axes, steps: list[dict[str, Any]], evals: list[dict[str, An
     )  # fmt: skip
     if unigram is not None:
         axis.axhline(unigram, color="#555555", ls="--", lw=1, label="unigram cross-entropy")
-    named = {}
+    phases: dict[str, list[int]] = {}
     for line in steps:
-        named.setdefault(line["phase"], line["tokens"])
-    for name, start in named.items():
-        axis.annotate(name, (start, 0.98), xycoords=("data", "axes fraction"), va="top", fontsize=10, fontweight="bold")
+        phases.setdefault(line["phase"], []).append(line["tokens"])
+    for name, seen in phases.items():
+        middle = (seen[0] + seen[-1]) / 2
+        axis.annotate(name, (middle, 0.97), xycoords=("data", "axes fraction"), ha="center", va="top", weight="bold")
     axis.set_ylabel("MLM loss (nats)")
-    axis.legend(loc="upper right", fontsize=8)
+    axis.legend(loc="lower left", fontsize=8)
