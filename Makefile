@@ -8,7 +8,7 @@ check:
 test:
 	pytest
 test-slow:
-	pytest -m "slow and not gpu"
+	pytest -m "slow and not gpu" -n 2 --dist loadfile
 test-gpu:
 	pytest -m gpu
 golden:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 
-from runs import PREPARED, overrides, run, steps
-
-from padless.data.bundled import prepare_bundled
+from runs import overrides, prepare_shared, run, steps
 
 GOLDEN = Path(__file__).with_name("smoke_cpu_100_steps.txt")
 COLUMNS = ("tokens", "loss", "grad_norm", "lr", "batch_blocks", "blocks")
@@ -24,7 +22,7 @@ def golden_lines(done: list[dict]) -> list[str]:
 
 def main() -> None:
     """Run and write."""
-    prepare_bundled(PREPARED, 256, (64, 256), 2048)
+    prepare_shared()
     with tempfile.TemporaryDirectory() as folder:
         run(overrides(Path(folder), **{"export.enabled": "false"}))
         lines = golden_lines(steps(Path(folder) / "smoke"))

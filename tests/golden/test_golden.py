@@ -11,9 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 
-from runs import PREPARED, overrides, run, steps
-
-from padless.data.bundled import prepare_bundled
+from runs import overrides, prepare_shared, run, steps
 
 GOLDEN = Path(__file__).with_name("smoke_cpu_100_steps.txt")
 COLUMNS = ("tokens", "loss", "grad_norm", "lr", "batch_blocks", "blocks")
@@ -22,7 +20,7 @@ COLUMNS = ("tokens", "loss", "grad_norm", "lr", "batch_blocks", "blocks")
 @pytest.mark.slow
 @pytest.mark.composer
 def test_two_runs_are_equal_line_by_line_and_near_the_file(tmp_path):
-    prepare_bundled(PREPARED, 256, (64, 256), 2048)
+    prepare_shared()
     runs = []
     for name in ("first", "second"):
         run(overrides(tmp_path / name, **{"export.enabled": "false"}))
