@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from padless.attention.api import SegmentLayout
 
-# What one more group costs, in scores (entries of a head's query x key matrix) computed instead. Measured on one CPU core
-# with 2 heads of 64, forward and backward: about 0.05 ms a group and 20 ns a score. The figure for GPUs is an estimate
+# What one more group costs, in scores (entries of a head's query x key matrix) computed instead. Measured on one CPU
+# core with 2 heads of 64, forward and backward: about 0.05 ms a group and 20 ns a score. The figure for GPUs is a guess
 # that has not been measured: scores are nearly free there, and a group is some ten kernel launches.
 GROUP_COST_SCORES_CPU = 2_500
 GROUP_COST_SCORES_GPU = 1_048_576
