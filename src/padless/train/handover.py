@@ -25,6 +25,7 @@ from padless.config.load import load_config
 from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
+from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.schedule.phases import PhasePlan
 
 _REWARMUP_SHARE = 0.01
@@ -102,7 +103,11 @@ def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[Start
             "set start.keep=weights (the learning rate is then re-warmed)",
         )
     kept = moments if keep == "weights_and_optimizer" else None
-    return StartState(loaded.state_dict, kept, 0, 0, 0.0, source), loaded.tokens_seen
+    weights = {
+        DECODER: loaded.state_dict[EMBEDDING],
+        **loaded.state_dict,
+    }  # a Hugging Face folder stores tied ones once
+    return StartState(weights, kept, 0, 0, 0.0, source), loaded.tokens_seen
 
 
 def with_rewarmup(config: Config) -> tuple[Config, str | None]:
