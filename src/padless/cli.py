@@ -29,17 +29,25 @@ def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
         action: what to do.
         as_json: print the error as one JSON object on standard output, too.
 
-    Only the first rank prints.
+    Before the ranks have joined they all meet the same mistake and only the first prints it. Afterwards an error may
+    be one rank's own (its disk, its blocks), so each prints, others than the first with their number.
     """
     try:
         action()
     except PadlessError as error:
-        if os.environ.get("RANK", "0") == "0":
-            if as_json:
-                print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))
-            print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        if rank == "0" and as_json:
+            print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))
+        if rank == "0" or _ranks_have_joined():
+            prefix = "" if rank == "0" else f"[rank {rank}] "
+            print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0
+
+
+def _ranks_have_joined() -> bool:
+    distributed = sys.modules.get("torch.distributed")  # not imported here: most commands need no torch
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _parser() -> argparse.ArgumentParser:
