@@ -7,13 +7,15 @@ from pathlib import Path
 from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
 
 from padless.config.schema import Config
+from padless.data.durable import write_durably
 from padless.errors import ConfigError
 
 
-def build_loggers(config: Config, run_folder: Path) -> list[LoggerDestination]:
+def build_loggers(config: Config, run_folder: Path, is_leader: bool) -> list[LoggerDestination]:
     """Return the destinations the config asks for.
 
-    The wandb id is kept in the run folder, so that a resume continues the same curve.
+    The wandb id is kept in the run folder, so that a resume continues the same curve. Only the leader logs: the other
+    ranks' destinations stay silent and write no id.
 
     Raises:
         ConfigError: wandb is asked for and not installed.
@@ -34,7 +36,11 @@ def build_loggers(config: Config, run_folder: Path) -> list[LoggerDestination]:
             WandBLogger(
                 project=config.loggers.wandb_project,
                 name=config.run.name,
-                init_kwargs={"id": _wandb_id(run_folder), "resume": "allow", "dir": str(run_folder)},
+                init_kwargs={
+                    "id": _wandb_id(run_folder) if is_leader else None,
+                    "resume": "allow",
+                    "dir": str(run_folder),
+                },
             )
         )
     return loggers
@@ -43,5 +49,5 @@ def build_loggers(config: Config, run_folder: Path) -> list[LoggerDestination]:
 def _wandb_id(run_folder: Path) -> str:
     path = run_folder / "wandb_id"
     if not path.exists():
-        path.write_text(uuid.uuid4().hex[:12])
+        write_durably(path, uuid.uuid4().hex[:12].encode())
     return path.read_text().strip()

@@ -67,7 +67,7 @@ def run(config: Config) -> Path:
         data=data,
         validation=make_validation(config, data, world, compute),
         metrics=folder.metrics,
-        loggers=build_loggers(config, folder.path),
+        loggers=build_loggers(config, folder.path, world.is_leader),
         checkpoint_meta={
             "config": to_plain(config),
             "data": data.hashes,
