@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from padless.config.schema import Config, EvalConfig, PhaseConfig, StreamConfig
-from padless.data.bundled import prepare_bundled
+from padless.data.bundled import STREAMS, prepare_bundled
 from padless.data.collate import Block
 from padless.data.manifest import Manifest, verify_manifest
 from padless.data.mds import StreamSource, ValidationBlocks, fetch, fetch_split
@@ -109,7 +109,7 @@ class PreparedData:
         passages: list[tuple[str, str]] = []
         splits = self.validation_splits(evaluation)
         number = 0
-        while len(passages) < count and number < 50 * count:
+        while splits and len(passages) < count and number < 50 * count:
             split = splits[number % len(splits)]
             block = split[(7 * number) % len(split)]
             number += 1
@@ -167,7 +167,16 @@ def open_data(config: Config, is_leader: bool, barrier: Callable[[], None], say:
 
 
 def _prepare_bundled(config: Config) -> None:
-    roots = {Path(stream.local).parent for stream in config.data.streams.values()}
+    streams = config.data.streams
+    roots = {Path(stream.local).parent for stream in streams.values()}
+    has_remote = any(stream.remote for stream in streams.values())
+    names_differ = any(Path(stream.local).name != name for name, stream in streams.items())
+    if len(roots) > 1 or names_differ or has_remote or set(streams) != set(STREAMS):
+        listed = ", ".join(f"{name}={stream.remote or stream.local}" for name, stream in streams.items())
+        raise DataError(
+            f"data.prepare_bundled=true prepares <folder>/{{{','.join(STREAMS)}}}, but data.streams are {listed}",
+            "set data.prepare_bundled=false to train on data of your own",
+        )
     caps = {phase.max_seq_len for phase in config.phases.values()} | {config.eval.max_seq_len}
     prepare_bundled(roots.pop(), config.data.block_tokens, tuple(sorted(caps)), config.model.vocab_size)
 
