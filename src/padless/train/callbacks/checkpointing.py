@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 
 from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from padless.errors import TrainingError
 from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
 from padless.train.optimizer import optimizer_state
 from padless.train.world import World
@@ -60,6 +62,8 @@ class SaveCheckpoint(Callback):
         phase, clock = self._record.plan.name, clock_tokens(state)
         path = checkpoint_path(self._run_folder, phase, clock)
         if self._world.is_leader:
+            weights = {name: tensor.detach().cpu() for name, tensor in self._model.state_dict().items()}
+            _check_finite(weights, phase, clock)
             facts = {
                 "phase": phase,
                 "clock_tokens": clock,
@@ -68,7 +72,7 @@ class SaveCheckpoint(Callback):
                 "eval_loss": self._record.eval_loss,
             }
             checkpoint = Checkpoint(
-                {name: tensor.detach().cpu() for name, tensor in self._model.state_dict().items()},
+                weights,
                 optimizer_state(self._model, state.optimizers[0]),
                 {**self._meta, **facts},
             )
@@ -76,3 +80,13 @@ class SaveCheckpoint(Callback):
             self._say(f"checkpoint {path.relative_to(self._run_folder)} ({sidecar.size_bytes / 1e6:.1f} MB)")
         self._world.barrier()
         self.last_path = path
+
+
+def _check_finite(weights: dict[str, Tensor], phase: str, clock: int) -> None:
+    """Refuse to save what a resume could not use: a finite gradient can still throw a weight out of range."""
+    bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise TrainingError(
+            f"{bad[0]} is not finite at clock {clock:_} of phase {phase!r} ({len(bad)} of {len(weights)} tensors)",
+            f"the last checkpoint is whole: start the same command with a lower phases.{phase}.lr.peak",
+        )

@@ -81,6 +81,7 @@ class LogMetrics(Callback):
             "loss": float(state.total_loss_dict["loss/train/total"]),
             "grad_norm": self._record.grad_norm,
             "lr": settings.lr,
+            "weight_decay": settings.weight_decay,
             "batch_blocks": settings.batch_blocks,
             "mask_rate": settings.mask_rate,
             "blocks": step_info.digest,
