@@ -45,8 +45,9 @@ class Validation:
         self, splits: Sequence[ValidationBlocks], rules: ValidationRules, world: World, compute: Compute
     ) -> None:
         self._splits, self._rules, self._world, self._compute = splits, rules, world, compute
-        places = [(split, index) for split in splits for index in range(len(split))]
-        self._places = places[: rules.max_blocks]
+        rounds = max((len(split) for split in splits), default=0)
+        places = [(split, index) for index in range(rounds) for split in splits if index < len(split)]
+        self._places = places[: rules.max_blocks]  # by turns, so that a limit takes blocks of every stream
 
     def masked_block(self, block: Block) -> MaskedBlock:
         """Return the block with its fixed mask."""
@@ -58,7 +59,12 @@ class Validation:
         return [self.masked_block(split[index]) for split, index in self._places]
 
     def evaluate(self, model: MaskedLM) -> dict[str, float]:
-        """Return ``eval_loss`` (nats a masked token), the same by stream, and the masked tokens it is a mean over."""
+        """Return ``eval_loss`` (nats a masked token), the same by stream, and the masked tokens it is a mean over.
+
+        Empty if there is nothing to evaluate on (``eval.streams=[]``).
+        """
+        if not self._places:
+            return {}
         was_training = model.training
         model.eval()
         own: list[tuple[int, str, float, int]] = []

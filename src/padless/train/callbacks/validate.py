@@ -41,6 +41,8 @@ class Validate(Callback):
 
     def _evaluate(self, state: State, logger: Logger) -> None:
         figures = self._validation.evaluate(self._model)
+        if not figures:
+            return
         place = {"tokens": clock_tokens(state), "step": step_number(state), "phase": self._record.plan.name}
         self._metrics.append({**place, **figures})
         logger.log_metrics(figures)
