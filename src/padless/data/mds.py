@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import streaming.base.dataset
 from streaming import Stream, StreamingDataset
 from streaming.base.format import reader_from_json
 from streaming.base.storage import CloudDownloader
 from torch.utils.data import DataLoader
 
 from padless.data.collate import Block
+from padless.data.shared_memory import claim_prefix
 from padless.errors import DataError
+
+streaming.base.dataset.get_shm_prefix = claim_prefix  # its own search collides between nodes of one host
 
 
 @dataclass(frozen=True)
