@@ -141,7 +141,7 @@ def test_moments_that_are_not_there_cannot_be_kept(config, tmp_path):
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="gone.pt is neither a checkpoint file nor a Hugging Face folder"):
+    with pytest.raises(CheckpointError, match=r"gone\.pt is neither a checkpoint file nor a Hugging Face folder"):
         load_source(str(tmp_path / "gone.pt"))
 
 

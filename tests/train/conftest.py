@@ -1,0 +1,86 @@
+"""A tiny training phase in memory: real loader, real callbacks, real Trainer, random blocks."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from padless.config.compose import compose
+from padless.data.collate import Block
+from padless.data.loader import BatchRules, StepLoader
+from padless.data.masking import MaskingRule
+from padless.model.init import initialise
+from padless.model.masked_lm import MaskedLM
+from padless.schedule.phases import plan_phases
+from padless.train.callbacks.batch_warmup import BatchWarmup
+from padless.train.callbacks.record import StepRecord
+from padless.train.callbacks.schedule import ApplySchedule
+from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
+from padless.train.hardware import Compute
+from padless.train.optimizer import build_optimizer
+from padless.train.world import World
+
+
+def _blocks():
+    number = 0
+    while True:
+        tokens = np.random.default_rng(number).integers(5, 256, 250).astype(np.uint16)
+        yield [Block("code", number, tokens, np.array([50, 200], np.int32))]
+        number += 1
+
+
+@dataclass
+class TinyPhase:
+    """What a phase is made of, before its Trainer."""
+
+    plan: object
+    model: MaskedLM
+    loader: StepLoader
+    record: StepRecord
+    world: World
+    optimizer: torch.optim.Optimizer
+
+    def trainer(self, callbacks, end_tokens):
+        """Return the Trainer with the step's settings applied before ``callbacks``."""
+        from composer import Trainer
+        from composer.core import DataSpec
+
+        return Trainer(
+            model=ComposerMaskedLM(self.model, Compute(torch.device("cpu"), None, "sdpa")),
+            train_dataloader=DataSpec(
+                self.loader,
+                split_batch=split_step,
+                get_num_tokens_in_batch=count_tokens,
+                get_num_samples_in_batch=count_segments,
+            ),
+            optimizers=self.optimizer,
+            callbacks=[BatchWarmup(self.record, self.loader, 1), ApplySchedule(self.record, 17, 0), *callbacks],
+            max_duration=f"{end_tokens}tok",
+            device=self.world.device,
+            precision="fp32",
+            device_train_microbatch_size=1,
+            accumulate_train_batch_on_tokens=True,
+            spin_dataloaders=False,
+            progress_bar=False,
+        )
+
+
+@pytest.fixture
+def make_phase():
+    """Return a function that makes a :class:`TinyPhase` of the smoke recipe's first phase with changes."""
+    from composer.devices import DeviceCPU
+
+    def make(*overrides, **changes):
+        config = compose(["recipe=smoke", *overrides])
+        plan = plan_phases(config)[0]
+        plan = replace(plan, phase=replace(plan.phase, **changes))
+        shape = replace(config.model, vocab_size=256, hidden_size=32, num_heads=2, intermediate_size=48)
+        model = MaskedLM(shape, plan.phase.rope)
+        initialise(model, 17)
+        rules = BatchRules(256, 256, 3, MaskingRule.build(256, 4, [0, 1, 2, 3, 4], 0.8, 0.1), 17, 0)
+        optimizer = build_optimizer(model, config.optimizer, plan.phase.lr.peak, plan.phase.weight_decay, is_gpu=False)
+        world = World(0, 1, DeviceCPU(), None)
+        return TinyPhase(plan, model, StepLoader(_blocks(), rules), StepRecord(plan), world, optimizer)
+
+    return make
