@@ -10,7 +10,7 @@ STREAMS = ("general", "code", "science")
 
 
 def test_a_run_on_a_remote_is_the_run_on_local_shards_also_after_a_resume(tmp_path, tmp_path_factory):
-    """Phases context and anneal read the same folders, so the second opens what the first has fetched; so does a rerun."""
+    """Phases context and anneal read the same folders: the second opens what the first has fetched, as does a rerun."""
     remote = {f"data.streams.{name}.remote": PREPARED / name for name in STREAMS}
     arguments = overrides(tmp_path, **{"export.enabled": "false", "data.prepare_bundled": "false"}, **remote)
     arguments = [item for item in arguments if ".local=" not in item]
