@@ -70,7 +70,7 @@ def test_microbatch_size_does_not_change_losses(tmp_path, one_rank):
 
 def test_data_smaller_than_one_batch_trains_and_says_so(tmp_path):
     corpus = tmp_path / "tiny.jsonl"
-    text = "A short text about nothing in particular, which is only here to be repeated. " * 3
+    text = "A short text about nothing in particular, which is only here to be repeated."
     corpus.write_text("".join(json.dumps({"text": f"{number} {text}"}) + "\n" for number in range(12)))
     prepare(
         corpus,
