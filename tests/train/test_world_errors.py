@@ -8,10 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from composer.devices import DeviceCPU
 
 from padless.config.schema import HardwareConfig
-from padless.errors import ConfigError
-from padless.train.world import adopt_torchrun_environment, start_world
+from padless.errors import ConfigError, TrainingError
+from padless.train.world import World, adopt_torchrun_environment, start_world
 
 WORKER = Path(__file__).with_name("world_error_worker.py")
 LAUNCHERS = {
@@ -46,6 +47,25 @@ def test_a_gpu_that_is_not_there_and_other_ranks_than_checked_are_refused(monkey
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"hardware.device=gpu, but torch sees no GPU\n.*hardware=cpu"):
         start_world(HardwareConfig("gpu", None, 1, "fp32", "sdpa", False, None, True))
+
+
+@pytest.mark.parametrize("name", ["gather", "barrier"])
+def test_a_lost_rank_is_named_on_the_others_and_other_faults_keep_their_type(monkeypatch, name):
+    def closed(*arguments, **more):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:21732")
+
+    def broken(*arguments, **more):
+        raise RuntimeError("Invalid scalar type")
+
+    world = World(0, 2, DeviceCPU(), gloo=object())
+    call = {"gather": lambda: world.gather(1), "barrier": world.barrier}[name]
+    function = {"gather": "all_gather_object", "barrier": "barrier"}[name]
+    monkeypatch.setattr(f"torch.distributed.{function}", closed)
+    with pytest.raises(TrainingError, match=r"another rank has ended .*Connection closed by peer.*\n.*last checkpoint"):
+        call()
+    monkeypatch.setattr(f"torch.distributed.{function}", broken)
+    with pytest.raises(RuntimeError, match="Invalid scalar type"):
+        call()
 
 
 def test_torchruns_name_for_the_node_is_adopted(monkeypatch):

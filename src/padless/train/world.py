@@ -1,6 +1,8 @@
 """The ranks of this run: started once, used by the loader, the callbacks and the checkpoint writer."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +12,7 @@ from composer.devices import Device, DeviceCPU, DeviceGPU
 from composer.utils import dist
 
 from padless.config.schema import HardwareConfig
-from padless.errors import ConfigError
+from padless.errors import ConfigError, TrainingError
 
 T = TypeVar("T")
 
@@ -42,17 +44,41 @@ class World:
         return isinstance(self.device, DeviceGPU)
 
     def gather(self, item: T) -> list[T]:
-        """Return ``item`` of every rank, in rank order, on every rank."""
+        """Return ``item`` of every rank, in rank order, on every rank.
+
+        Raises:
+            TrainingError: another rank has ended.
+        """
         if self.gloo is None:
             return [item]
         items: list[T | None] = [None] * self.size
-        torch.distributed.all_gather_object(items, item, group=self.gloo)
+        with _lost_ranks_named():
+            torch.distributed.all_gather_object(items, item, group=self.gloo)
         return items  # pyright: ignore[reportReturnType]  # every place has been filled
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all ranks.
+
+        Raises:
+            TrainingError: another rank has ended.
+        """
         if self.gloo is not None:
-            torch.distributed.barrier(group=self.gloo)
+            with _lost_ranks_named():
+                torch.distributed.barrier(group=self.gloo)
+
+
+@contextlib.contextmanager
+def _lost_ranks_named() -> Iterator[None]:
+    """Say in one line what gloo says in a traceback: the cause stands in the output of the rank that ended first."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise TrainingError(
+            f"another rank has ended or does not answer ({str(error).splitlines()[0]})",
+            "look for its own error in the output; the same command goes on from the last checkpoint",
+        ) from error
 
 
 def start_world(hardware: HardwareConfig) -> World:
