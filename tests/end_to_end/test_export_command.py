@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 import yaml
-from here import smoke_run
+from here import run_here, smoke_run
 from runs import overrides
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
@@ -114,6 +114,20 @@ def test_the_exported_folder_fills_masks_in_transformers(smoke):
     answers = pipeline("fill-mask", model=model, tokenizer=tokenizer, device="cpu")("It was a [MASK] night.")
     assert len(answers) == 5
     assert 0 < answers[0]["score"] <= 1
+
+
+def test_a_run_without_validation_streams_ends_with_an_export_too(tmp_path):
+    short = {
+        "phases.short.tokens": "3K",
+        "phases.short.lr.warmup_tokens": "1K",
+        "phases.short.batch.warmup.tokens": "1K",
+    }
+    short |= {"phases.context.tokens": "1_024", "phases.anneal.tokens": "1_024", "eval.streams": "[]"}
+    output = run_here(overrides(tmp_path, **short))
+    assert "note: eval.streams is empty" in output
+    assert "exported" in output
+    assert "of the unigram cross-entropy" not in output
+    assert all("loss" in line for line in lines_of(tmp_path / "smoke" / "metrics.jsonl"))
 
 
 def test_export_of_an_earlier_checkpoint_has_the_theta_of_its_phase(smoke, tmp_path, capsys):
