@@ -29,7 +29,8 @@ class TiledInit(Callback):
     def __init__(
         self, model: MaskedLM, config: ModelConfig, source: LoadedSource, scale: Scale, say: Callable[[str], None]
     ) -> None:
-        self._model, self._config, self._source, self._scale, self._say = model, config, source, scale, say
+        self._model, self._config, self._source, self._say = model, config, source, say
+        self._scale: Scale = scale
 
     def init(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Tile, load, and print what became of every tensor."""
