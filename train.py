@@ -31,7 +31,7 @@ if __name__ == "__main__":
     if "GROUP_RANK" in os.environ:  # torchrun does not set NODE_RANK, which Composer asks for
         os.environ.setdefault("NODE_RANK", os.environ["GROUP_RANK"])
     overrides = sys.argv[1:]
-    has_flags = any(text.startswith("-") for text in overrides)  # Hydra's own, such as --cfg job
-    if not has_flags and (code := exit_code_of(lambda: compose(overrides))):  # our message for a wrong override
+    settings = [text for text in overrides if "=" in text and not text.startswith("-")]  # not Hydra's --cfg job
+    if code := exit_code_of(lambda: compose(settings)):  # our message for a wrong override
         sys.exit(code)
     main()

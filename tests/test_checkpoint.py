@@ -67,6 +67,14 @@ def test_a_damaged_newest_is_set_aside_by_name_and_the_one_before_is_used(tmp_pa
     assert not bad.exists()
 
 
+def test_a_kill_in_the_first_save_leaves_nothing_to_go_on_from_and_no_error(tmp_path):
+    remove_sidecar(save(tmp_path, "short", 900))
+    lines = []
+    assert newest_checkpoint(tmp_path, lines.append) is None
+    assert "did not finish" in lines[0]
+    assert newest_checkpoint(tmp_path, say_nothing) is None
+
+
 def test_no_checkpoint_is_a_fresh_start_but_none_usable_is_an_error(tmp_path):
     assert newest_checkpoint(tmp_path, say_nothing) is None
     truncate(save(tmp_path, "short", 900))

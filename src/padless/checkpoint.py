@@ -41,8 +41,8 @@ class Checkpoint:
     """Full state of a run at one clock."""
 
     model: dict[str, Tensor]
-    optimizer: dict[str, dict[str, Any]] | None  # parameter name -> state, and "groups" -> per-group counters
-    meta: dict[str, Any]  # config (plain), phase, clock_tokens, step, tokenizer_folder, hours
+    optimizer: dict[str, dict[str, Any]] | None  # moments by parameter name, and step counters by group
+    meta: dict[str, Any]  # config (plain), data hashes, phase, clock_tokens, step, tokenizer, train_seconds, eval_loss
 
     @property
     def clock_tokens(self) -> int:
@@ -143,21 +143,22 @@ def newest_checkpoint(run_folder: Path, say: Callable[[str], None]) -> Path | No
     Call on one rank only.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is usable.
+        CheckpointError: there are checkpoints, but none is usable. A save that a kill cut off is none.
     """
     root = run_folder / "checkpoints"
-    paths = [path for path in root.glob("*/*tok.pt") if not path.name.startswith(".")]
-    for path in sorted(paths, key=_clock_in_name, reverse=True):
+    was_one = any(root.glob("*/*.json.bad"))
+    for path in sorted(root.glob("*/*tok.pt"), key=_clock_in_name, reverse=True):
         sidecar_path = path.with_suffix(".json")
         if not sidecar_path.exists():
             problem = "it has no sidecar, so its save did not finish"
         else:
+            was_one = True
             sidecar, problem = _verified(sidecar_path)
             if sidecar is not None:
                 return path
         say(f"checkpoint {path} set aside as {path.name}.bad: {problem}")
         _set_aside(path)
-    if paths or any(root.glob("*/*.pt.bad")):
+    if was_one:
         raise CheckpointError(
             f"{root} has checkpoints, but none is whole",
             "restore one with its .json from a backup, or choose another run.name to start over",

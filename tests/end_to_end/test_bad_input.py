@@ -16,9 +16,16 @@ from padless.errors import DataError
 OWN = {"data.prepare_bundled": "false"}
 
 
+class OneRank:
+    is_leader = is_node_leader = True
+
+    def barrier(self):
+        pass
+
+
 def opened(config):
     said = []
-    return open_data(config, True, lambda: None, said.append), said
+    return open_data(config, OneRank(), said.append), said
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from padless.model.masked_lm import MaskedLM
 from padless.schedule.phases import plan_phases
 from padless.train.handover import (
     check_theta,
+    check_tokenizer,
     load_source,
     position_blocks,
     state_from_run,
@@ -140,6 +141,15 @@ def test_moments_that_are_not_there_cannot_be_kept(config, tmp_path):
         state_from_source(str(path), "weights_and_optimizer", config.model)
 
 
+def test_a_source_with_another_tokenizer_is_refused(config, tmp_path):
+    path, _ = checkpoint_file(tmp_path, config)
+    source, _ = load_source(str(path))
+    check_tokenizer(source, "a.pt", source.tokenizer_sha256)
+    check_tokenizer(replace(source, tokenizer_sha256=None), "a.pt", "0" * 64)
+    with pytest.raises(ModelError, match=r"a.pt was trained with another tokenizer .* than the shards \(0{12}\)"):
+        check_tokenizer(source, "a.pt", "0" * 64)
+
+
 def test_a_source_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pt is neither a checkpoint file nor a Hugging Face folder"):
         load_source(str(tmp_path / "gone.pt"))
@@ -149,8 +159,8 @@ def test_a_source_that_does_not_exist_is_named(tmp_path):
 def test_a_source_gives_weights_at_clock_0(config, tmp_path, keep, has_moments):
     moments = {"moments": {}, "group_steps": {"0": torch.tensor(3)}}
     path, model = checkpoint_file(tmp_path, config, moments)
-    state, seen = state_from_source(str(path), keep, config.model)
-    assert (state.clock_tokens, state.step, state.train_seconds, seen) == (0, 0, 0.0, 3_072)
+    state, parent = state_from_source(str(path), keep, config.model)
+    assert (state.clock_tokens, state.step, state.train_seconds, parent.tokens_seen) == (0, 0, 0.0, 3_072)
     assert (state.optimizer is not None) == has_moments
     assert state.model is not None
     assert all(torch.equal(tensor, state.model[name]) for name, tensor in model.state_dict().items())

@@ -1,4 +1,4 @@
-"""Which attention backend runs: chosen once at start, said in one line, with what a faster one would need (DESIGN D7).
+"""Which attention backend runs: chosen once at start, said in one line, with what a faster one would need.
 
     auto on a GPU    varlen where torch's kernel can run, else flash where the package is installed, else sdpa
     auto elsewhere   sdpa

@@ -202,6 +202,8 @@ def _check_beginning(config: Config) -> None:
         raise ConfigError(f"init.source={init.source!r} has no effect with init.kind=random", "use init=tiled")
     if init.kind == "random" and init.allow_theta_change:
         raise ConfigError("init.allow_theta_change=true has no effect with init.kind=random", "remove it")
+    if init.kind == "random" and init.scale != "fan_in":
+        raise ConfigError(f"init.scale={init.scale} has no effect without init=tiled", "remove it")
     if init.kind == "tiled" and start.source is not None:
         raise ConfigError(
             f"init=tiled and start.source={start.source!r} both give the first weights",

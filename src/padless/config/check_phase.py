@@ -4,6 +4,7 @@ from padless.config.batch_sizes import batch_sizes
 from padless.config.schema import BatchConfig, Config, LrConfig, MaskingConfig, PhaseConfig
 from padless.errors import ConfigError
 
+LONG_PHASE_TOKENS = 2048  # a phase with longer segments than this has to have longer documents
 _MAX_SHUFFLE_SEED = 2**32 - 1
 _SHAPE_REMEDY = "set it to null, or choose another shape"
 
@@ -22,6 +23,7 @@ def check_phase(name: str, config: Config) -> None:
             f"{path}.max_seq_len={phase.max_seq_len} is not in 8..data.block_tokens={config.data.block_tokens}",
             f"use at most {config.data.block_tokens}, or prepare larger blocks and set data.block_tokens",
         )
+    _check_short_documents(phase, path)
     _check_lr(phase.lr, phase.tokens, f"{path}.lr")
     _check_batch(phase.batch, phase.tokens, f"{path}.batch")
     nodes, quantum = config.data.num_canonical_nodes, phase.batch.quantum_blocks
@@ -66,6 +68,14 @@ def _check_streams(phase: PhaseConfig, path: str, known: list[str]) -> None:
             )
 
 
+def _check_short_documents(phase: PhaseConfig, path: str) -> None:
+    if phase.allow_short_documents and phase.max_seq_len <= LONG_PHASE_TOKENS:
+        raise ConfigError(
+            f"{path}.allow_short_documents=true has no effect at max_seq_len={phase.max_seq_len}",
+            f"remove it: only phases over {LONG_PHASE_TOKENS:_} tokens need long documents",
+        )
+
+
 def _check_lr(lr: LrConfig, tokens: int, path: str) -> None:
     if lr.peak <= 0:
         raise ConfigError(f"{path}.peak={lr.peak:g} is not above 0", "use e.g. 8e-4")
@@ -85,6 +95,11 @@ def _check_lr(lr: LrConfig, tokens: int, path: str) -> None:
         )
     if not 0 <= lr.floor <= 1:
         raise ConfigError(f"{path}.floor={lr.floor:g} is not in [0, 1]", "give the last rate as a fraction of the peak")
+    if lr.shape != "constant" and lr.floor == 1:
+        raise ConfigError(
+            f"{path}.shape={lr.shape} decays to floor=1.0 of the peak, which is not at all",
+            "set floor below 1, e.g. floor=0.001, or shape=constant",
+        )
     if lr.shape == "constant" and lr.floor != 1:
         raise ConfigError(f"{path}.floor={lr.floor:g} has no effect with shape=constant", "set floor=1.0")
 

@@ -28,7 +28,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the encoder (RECIPE.md 1a, 1d). RoPE theta is a phase setting and is not here."""
+    """Shape of the encoder (ModernBERT table 4; Ettin sizes). RoPE theta is a phase setting and is not here."""
 
     num_layers: int
     hidden_size: int

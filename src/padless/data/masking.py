@@ -43,7 +43,7 @@ def _stream_number(stream: str) -> int:
 def training_generator(
     seed: int, phase_index: int, step: int, stream: str, block: int, occurrence: int
 ) -> np.random.Generator:
-    """Return the generator of one block's mask in one training step (DESIGN D4).
+    """Return the generator of one block's mask in one training step (docs/design.md, 4).
 
     Args:
         seed: seed of the run.

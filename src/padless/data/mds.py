@@ -1,8 +1,8 @@
 """Packed blocks from MDS shards, through MosaicML Streaming. The only module that imports it.
 
 A pass is ``max(1, floor(N / q)) * q`` blocks, q being the phase's batch quantum, reshuffled each pass; a length that
-q divides is what makes the blocks of every step the same for any number of ranks, workers and nodes (DESIGN D4). Where
-a pass begins and how far it is are given by the caller; nothing is restored from a checkpoint.
+q divides is what makes the blocks of every step the same for any number of ranks, workers and nodes (docs/design.md,
+4). Where a pass begins and how far it is are given by the caller; nothing is restored from a checkpoint.
 """
 
 import json

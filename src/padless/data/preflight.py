@@ -9,17 +9,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tokenizers import Tokenizer
 
+from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.config.schema import Config, EvalConfig, PhaseConfig, StreamConfig
 from padless.data.bundled import STREAMS, prepare_bundled
 from padless.data.collate import Block
-from padless.data.manifest import Manifest, verify_manifest
+from padless.data.manifest import Manifest, read_manifest, verify_manifest
 from padless.data.mds import StreamSource, ValidationBlocks, fetch, fetch_split
 from padless.errors import DataError
 
-_LONG_PHASE_TOKENS = 2048
 _MIN_LONG_SHARE = 0.01
 _MIN_FILL = 0.98
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -84,12 +85,10 @@ class PreparedData:
         return sources
 
     def validation_splits(self, evaluation: EvalConfig) -> list[ValidationBlocks]:
-        """Return the validation blocks of the streams that evaluation names; remote ones are fetched."""
+        """Return the validation blocks of the streams that evaluation names."""
         splits = []
         for name in evaluation.streams:
-            local, remote, _ = self._split(name, evaluation.max_seq_len, "val")
-            if remote is not None:
-                fetch_split(remote, local)
+            local, _, _ = self._split(name, evaluation.max_seq_len, "val")
             splits.append(ValidationBlocks(name, local))
         return splits
 
@@ -133,24 +132,40 @@ def _word_place(tokenizer: Tokenizer, ids: list[int], begin: int) -> int | None:
     return None
 
 
-def open_data(config: Config, is_leader: bool, barrier: Callable[[], None], say: Callable[[str], None]) -> PreparedData:
+class Ranks(Protocol):
+    """What opening data has to know of the ranks (``padless.train.world.World``)."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this is the first rank of all, which prepares."""
+        ...
+
+    @property
+    def is_node_leader(self) -> bool:
+        """Whether this is the first rank of its node, which fetches into the node's cache."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+
+def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> PreparedData:
     """Prepare the bundled corpus if the recipe wants it, then open and check all streams.
 
     Args:
         config: the checked config.
-        is_leader: whether this rank prepares and fetches; the others wait.
-        barrier: waits for all ranks.
+        ranks: who prepares, who fetches, and how the others wait.
         say: prints one line.
 
     Raises:
         DataError: a stream cannot be used, with the remedy.
     """
-    if is_leader:
-        if config.data.prepare_bundled:
-            _prepare_bundled(config)
-        for stream in config.data.streams.values():
-            _fetch_manifest(stream)
-    barrier()
+    if ranks.is_leader and config.data.prepare_bundled:
+        _prepare_bundled(config)
+    if ranks.is_node_leader:
+        for name, stream in config.data.streams.items():
+            _fetch_small_files(stream, config.eval.max_seq_len if name in config.eval.streams else None)
+    ranks.barrier()
     manifests = {
         name: verify_manifest(Path(stream.local), shards_are_local=stream.remote is None)
         for name, stream in config.data.streams.items()
@@ -181,12 +196,18 @@ def _prepare_bundled(config: Config) -> None:
     prepare_bundled(roots.pop(), config.data.block_tokens, tuple(sorted(caps)), config.model.vocab_size)
 
 
-def _fetch_manifest(stream: StreamConfig) -> None:
+def _fetch_small_files(stream: StreamConfig, validation_max_seq_len: int | None) -> None:
+    """Fetch a remote stream's manifest, tokenizer and validation split into its cache, once a node."""
     if stream.remote is None:
         return
+    local = Path(stream.local)
     for name in (*TOKENIZER_FILES, "manifest.json"):
-        if not (Path(stream.local) / name).exists():
-            fetch(f"{stream.remote}/{name}", Path(stream.local) / name)
+        if not (local / name).exists():
+            fetch(f"{stream.remote}/{name}", local / name)
+    if validation_max_seq_len is not None:
+        blocks = read_manifest(local).split(validation_max_seq_len, "val")
+        if blocks.num_blocks > 0:
+            fetch_split(f"{stream.remote}/{blocks.path}", local / blocks.path)
 
 
 def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
@@ -227,12 +248,12 @@ def _check_phase(
         raise DataError(
             f"stream {stream_name!r} of phase {phase_name!r} has no training blocks", "prepare it from more text"
         )
-    if phase.max_seq_len > _LONG_PHASE_TOKENS and not phase.allow_short_documents:
-        share = blocks.segment_token_share_over[str(_LONG_PHASE_TOKENS)]
+    if phase.max_seq_len > LONG_PHASE_TOKENS and not phase.allow_short_documents:
+        share = blocks.segment_token_share_over[str(LONG_PHASE_TOKENS)]
         if share < _MIN_LONG_SHARE:
             raise DataError(
                 f"phase {phase_name!r} has max_seq_len={phase.max_seq_len}, but only {share:.2%} of stream "
-                f"{stream_name!r} lies in documents longer than {_LONG_PHASE_TOKENS} tokens: too little",
+                f"{stream_name!r} lies in documents longer than {LONG_PHASE_TOKENS} tokens: too little",
                 f"add a stream of long documents, or set phases.{phase_name}.allow_short_documents=true",
             )
     if blocks.fill < _MIN_FILL:

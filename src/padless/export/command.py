@@ -8,6 +8,7 @@ from torch import Tensor
 from padless.checkpoint import load_checkpoint
 from padless.config.load import load_config
 from padless.config.schema import Config
+from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError
 from padless.export.card import card_from_run
 from padless.export.parity import ParityResult
@@ -74,9 +75,26 @@ def export_checkpoint(checkpoint: Path, out: Path) -> ParityResult:
         saved.model,
         config,
         phase_name,
-        Path(saved.meta["tokenizer_folder"]),
+        _tokenizer_folder(checkpoint, saved.meta),
         out,
         saved.clock_tokens,
         saved.meta.get("train_seconds"),
         saved.meta.get("eval_loss"),
     )
+
+
+def _tokenizer_folder(checkpoint: Path, meta: Mapping[str, object]) -> Path:
+    """Return the tokenizer copy in the checkpoint's run folder, which may have moved, or where it was at saving."""
+    beside = checkpoint.resolve().parents[2] / "tokenizer"
+    folder = beside if beside.is_dir() else Path(str(meta["tokenizer_folder"]))
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint} is neither in {beside} nor in {folder}",
+            "copy the run folder as a whole, with its tokenizer/",
+        )
+    if meta.get("tokenizer_sha256") not in (None, sha256_of_file(path)):
+        raise CheckpointError(
+            f"{path} is not the tokenizer {checkpoint} was trained with", "put the run's own tokenizer/ back"
+        )
+    return folder

@@ -79,8 +79,8 @@ def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
     return loaded, saved.optimizer
 
 
-def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[StartState, int | None]:
-    """Return the state of a new run that continues from ``start.source``, and the tokens its parent had seen.
+def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[StartState, LoadedSource]:
+    """Return the state of a new run that continues from ``start.source``, and what the source is.
 
     Raises:
         ModelError: the source has another shape than ``model``.
@@ -107,7 +107,7 @@ def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[Start
         DECODER: loaded.state_dict[EMBEDDING],
         **loaded.state_dict,
     }  # a Hugging Face folder stores tied ones once
-    return StartState(weights, kept, 0, 0, 0.0, source), loaded.tokens_seen
+    return StartState(weights, kept, 0, 0, 0.0, source), loaded
 
 
 def with_rewarmup(config: Config) -> tuple[Config, str | None]:
@@ -123,6 +123,20 @@ def with_rewarmup(config: Config) -> tuple[Config, str | None]:
     warmed = replace(phase, lr=replace(phase.lr, warmup_tokens=warmup_tokens))
     line = f"learning rate re-warmed over {warmup_tokens:_} tokens, since start.source comes without optimizer moments"
     return replace(config, phases={**config.phases, name: warmed}), line
+
+
+def check_tokenizer(loaded: LoadedSource, source: str, tokenizer_sha256: str) -> None:
+    """Refuse weights that learned other token ids than the shards hold. A source without a tokenizer is taken as it is.
+
+    Raises:
+        ModelError: the tokenizers differ.
+    """
+    if loaded.tokenizer_sha256 not in (None, tokenizer_sha256):
+        raise ModelError(
+            f"{source} was trained with another tokenizer ({loaded.tokenizer_sha256[:12]}) than the shards "
+            f"({tokenizer_sha256[:12]})",
+            "prepare the documents with the source's own tokenizer.json",
+        )
 
 
 def check_theta(loaded: LoadedSource, first_phase: PhasePlan, allow_theta_change: bool) -> None:

@@ -113,7 +113,7 @@ def _callbacks(
     ]
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
-    callbacks.append(Validate(record, model, context.validation, context.metrics, end_tokens))
+    callbacks.append(Validate(record, model, context.validation, context.metrics, end_tokens, context.say))
     callbacks.append(
         SaveCheckpoint(
             record,

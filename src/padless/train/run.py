@@ -25,6 +25,7 @@ from padless.train.folder import RunFolder  # noqa: E402
 from padless.train.handover import (  # noqa: E402
     StartState,
     check_theta,
+    check_tokenizer,
     load_source,
     state_from_run,
     state_from_source,
@@ -49,7 +50,7 @@ def run(config: Config) -> Path:
     for line in [*warnings, *([rewarmup_line] if rewarmup_line else [])]:
         _say(console, f"note: {line}")
     compute, hardware_lines = choose_compute(config, world)
-    data = open_data(config, world.is_leader, world.barrier, lambda line: _say(console, line))
+    data = open_data(config, world, lambda line: _say(console, line))
     plans = plan_phases(config)
     if world.is_leader:
         print_plan(config, console)
@@ -81,6 +82,7 @@ def run(config: Config) -> Path:
     )
     if start.model is None and config.init.source is not None:
         source, _ = load_source(config.init.source)
+        check_tokenizer(source, config.init.source, data.tokenizer_sha256)
         check_theta(source, plans[0], config.init.allow_theta_change)
         context = dataclasses.replace(context, tile_source=source)
     folder.metrics.rewind(start.clock_tokens)
@@ -109,15 +111,15 @@ def _find_start(
         folder.refuse_other_config(path, config, data)
         start = state_from_run(path)
         phase = phase_at(plans, start.clock_tokens)
-        _say(
-            console,
-            f"resumed phase {phase.name!r} at {approximate_tokens(start.clock_tokens)} tokens "
-            f"(step {start.step:,}) from {path}",
-        )
+        done = "all phases are done" if start.clock_tokens >= plans[-1].end_tokens else f"resumed phase {phase.name!r}"
+        _say(console, f"{done} at {approximate_tokens(start.clock_tokens)} tokens (step {start.step:,}) from {path}")
         return start
     if config.start.source is not None:
-        start, parent_tokens = state_from_source(config.start.source, config.start.keep, config.model)
-        seen = "unknown" if parent_tokens is None else approximate_tokens(parent_tokens)
+        start, parent = state_from_source(config.start.source, config.start.keep, config.model)
+        check_tokenizer(parent, config.start.source, data.tokenizer_sha256)
+        seen = "unknown" if parent.tokens_seen is None else approximate_tokens(parent.tokens_seen)
         _say(console, f"weights from {config.start.source} (tokens seen by it: {seen}); this run's clock starts at 0")
+        if parent.rope != plans[0].phase.rope:
+            _say(console, f"note: the source has RoPE thetas {parent.rope}, this run begins with {plans[0].phase.rope}")
         return start
     return StartState(None, None, 0, 0, 0.0, config.init.source or "random weights")

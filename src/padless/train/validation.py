@@ -1,7 +1,7 @@
 """Validation loss on fixed blocks with fixed masks: one number on 1, 2 or 4 ranks, and the same in every phase.
 
 Block i is computed by rank i mod ranks, alone, and the sums of all blocks are added in block order on every rank, so
-the result does not depend on how many ranks there are (DESIGN D4). Masks are keyed by (seed, stream, block).
+the result does not depend on how many ranks there are (docs/design.md, 4). Masks are keyed by (seed, stream, block).
 """
 
 from collections.abc import Sequence

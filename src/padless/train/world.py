@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from padless.errors import ConfigError, TrainingError
 T = TypeVar("T")
 
 _TIMEOUT_S = 600.0
+_LEADER_WORK = timedelta(hours=2)  # how long ranks wait while the first prepares, saves or exports
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class World:
     def is_leader(self) -> bool:
         """Whether this is the rank that writes files and prints."""
         return self.rank == 0
+
+    @property
+    def is_node_leader(self) -> bool:
+        """Whether this is the first rank of its node, which fetches for the others."""
+        return dist.get_local_rank() == 0
 
     @property
     def torch_device(self) -> torch.device:
@@ -101,7 +108,7 @@ def start_world(hardware: HardwareConfig) -> World:
             f"hardware.world_size={hardware.world_size}, but the launcher started {size} ranks",
             f"start {hardware.world_size} ranks (composer -n, torchrun --nproc-per-node), or set hardware.world_size",
         )
-    gloo = torch.distributed.new_group(backend="gloo") if size > 1 else None
+    gloo = torch.distributed.new_group(backend="gloo", timeout=_LEADER_WORK) if size > 1 else None
     return World(dist.get_global_rank(), size, device, gloo)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
 from padless.errors import TrainingError
-from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
+from padless.train.callbacks.record import StepRecord, clock_tokens, is_due, step_number
 from padless.train.optimizer import optimizer_state
 from padless.train.world import World
 
@@ -52,10 +52,7 @@ class SaveCheckpoint(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Save if an interval was crossed or the phase has ended."""
-        start, now = self._record.plan.start_tokens, clock_tokens(state)
-        interval = self._record.plan.phase.save_every_tokens
-        before = max(previous_clock_tokens(state), start)
-        if now >= self._end_tokens or crossed(interval, before - start, now - start):
+        if is_due(self._record, state, self._record.plan.phase.save_every_tokens, self._end_tokens):
             self._save(state)
 
     def _save(self, state: State) -> None:

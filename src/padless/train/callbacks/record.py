@@ -37,3 +37,10 @@ def previous_clock_tokens(state: State) -> int:
 def crossed(interval_tokens: int, before_tokens: int, now_tokens: int) -> bool:
     """Return whether a multiple of the interval lies in (before, now]."""
     return before_tokens // interval_tokens != now_tokens // interval_tokens
+
+
+def is_due(record: StepRecord, state: State, interval_tokens: int, end_tokens: int) -> bool:
+    """Return whether the step that has just ended crossed an interval of its phase, or ended the fitting."""
+    start, now = record.plan.start_tokens, clock_tokens(state)
+    before = max(previous_clock_tokens(state), start)
+    return now >= end_tokens or crossed(interval_tokens, before - start, now - start)

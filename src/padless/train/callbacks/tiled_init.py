@@ -11,6 +11,7 @@ from composer.loggers import Logger
 
 from padless.config.schema import ModelConfig
 from padless.export.importer import LoadedSource
+from padless.model.layer_map import describe_layer_map, map_layers
 from padless.model.masked_lm import MaskedLM
 from padless.model.tiling import Scale, tile_state_dict, tiling_table
 
@@ -36,6 +37,11 @@ class TiledInit(Callback):
         """Tile, load, and print what became of every tensor."""
         if int(state.timestamp.token) != 0:
             raise RuntimeError("tiled initialisation is for clock 0 only")
+        source, target = self._source.model_config, self._config
+        layers = map_layers(
+            source.num_layers, target.num_layers, source.global_every_layers, target.global_every_layers
+        )
+        self._say(f"layers, target<-source: {describe_layer_map(layers, target.global_every_layers)}")
         weights, rows = tile_state_dict(
             self._source.state_dict, self._source.model_config, self._model.state_dict(), self._config, self._scale
         )

@@ -1,12 +1,15 @@
 """Validation every ``eval_every_tokens`` of a phase and at its end."""
 
+from collections.abc import Callable
+
 from composer.core import Callback, State
 from composer.loggers import Logger
 
 from padless.model.masked_lm import MaskedLM
 from padless.train.callbacks.metrics import MetricsFile
-from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, previous_clock_tokens, step_number
+from padless.train.callbacks.record import StepRecord, clock_tokens, is_due, step_number
 from padless.train.validation import Validation
+from padless.units import approximate_tokens
 
 
 class Validate(Callback):
@@ -18,13 +21,20 @@ class Validate(Callback):
         validation: fixed blocks with fixed masks.
         metrics: the file.
         end_tokens: clock at which fitting ends.
+        say: prints one line.
     """
 
     def __init__(
-        self, record: StepRecord, model: MaskedLM, validation: Validation, metrics: MetricsFile, end_tokens: int
+        self,
+        record: StepRecord,
+        model: MaskedLM,
+        validation: Validation,
+        metrics: MetricsFile,
+        end_tokens: int,
+        say: Callable[[str], None],
     ) -> None:
         self._record, self._model, self._validation = record, model, validation
-        self._metrics, self._end_tokens = metrics, end_tokens
+        self._metrics, self._end_tokens, self._say = metrics, end_tokens, say
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Evaluate the untrained model once, at clock 0."""
@@ -33,10 +43,7 @@ class Validate(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Evaluate if an interval was crossed or the phase has ended."""
-        start, now = self._record.plan.start_tokens, clock_tokens(state)
-        interval = self._record.plan.phase.eval_every_tokens
-        before = max(previous_clock_tokens(state), start)
-        if now >= self._end_tokens or crossed(interval, before - start, now - start):
+        if is_due(self._record, state, self._record.plan.phase.eval_every_tokens, self._end_tokens):
             self._evaluate(state, logger)
 
     def _evaluate(self, state: State, logger: Logger) -> None:
@@ -47,3 +54,4 @@ class Validate(Callback):
         self._metrics.append({**place, **figures})
         logger.log_metrics(figures)
         self._record.eval_loss = figures["eval_loss"]
+        self._say(f"validation loss {figures['eval_loss']:.4f} at {approximate_tokens(clock_tokens(state))} tokens")
