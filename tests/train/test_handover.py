@@ -145,9 +145,9 @@ def test_a_source_with_another_tokenizer_is_refused(config, tmp_path):
     path, _ = checkpoint_file(tmp_path, config)
     source, _ = load_source(str(path))
     check_tokenizer(source, "a.pt", source.tokenizer_sha256)
-    check_tokenizer(replace(source, tokenizer_sha256=None), "a.pt", "0" * 64)
-    with pytest.raises(ModelError, match=r"a.pt was trained with another tokenizer .* than the shards \(0{12}\)"):
-        check_tokenizer(source, "a.pt", "0" * 64)
+    check_tokenizer(replace(source, tokenizer_sha256=None), "a.pt", "f" * 64)
+    with pytest.raises(ModelError, match=r"a.pt was trained with another tokenizer .* than the shards \(f{12}\)"):
+        check_tokenizer(source, "a.pt", "f" * 64)
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path):
