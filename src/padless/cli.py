@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         ("export", _export, "checkpoint=<file> out=<folder>: write a Hugging Face folder"),
     ):
         subparser = commands.add_parser(name, help=text, description=text)
-        subparser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. recipe=modernbert_base")
+        example = "checkpoint=<file> out=<folder>" if name == "export" else "e.g. recipe=modernbert_base"
+        subparser.add_argument("overrides", nargs="*", metavar="key=value", help=example)
         subparser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         subparser.set_defaults(command=command)
     return parser

@@ -17,7 +17,7 @@ from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.config.schema import Config, EvalConfig, PhaseConfig, StreamConfig
 from padless.data.bundled import STREAMS, prepare_bundled
 from padless.data.collate import Block
-from padless.data.manifest import Manifest, read_manifest, verify_manifest
+from padless.data.manifest import Manifest, SplitBlocks, read_manifest, verify_manifest
 from padless.data.mds import StreamSource, ValidationBlocks, fetch, fetch_split
 from padless.errors import DataError
 
@@ -72,7 +72,7 @@ class PreparedData:
         }
 
     def _split(self, name: str, max_seq_len: int, split: str) -> tuple[Path, str | None, int]:
-        stream, blocks = self.streams[name], self.manifests[name].split(max_seq_len, split)
+        stream, blocks = self.streams[name], _blocks_of(name, self.manifests[name], max_seq_len, split)
         remote = f"{stream.remote}/{blocks.path}" if stream.remote else None
         return Path(stream.local) / blocks.path, remote, blocks.num_blocks
 
@@ -176,7 +176,7 @@ def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> Prepa
             for line in _check_phase(config, phase_name, phase, stream_name, manifests[stream_name]):
                 say(f"note: {line}")
     for stream_name in config.eval.streams:
-        if manifests[stream_name].split(config.eval.max_seq_len, "val").num_blocks == 0:
+        if _blocks_of(stream_name, manifests[stream_name], config.eval.max_seq_len, "val").num_blocks == 0:
             raise DataError(f"stream {stream_name!r} has no validation blocks", "prepare it with val_fraction above 0")
     return PreparedData(dict(config.data.streams), manifests)
 
@@ -208,6 +208,13 @@ def _fetch_small_files(stream: StreamConfig, validation_max_seq_len: int | None)
         blocks = read_manifest(local).split(validation_max_seq_len, "val")
         if blocks.num_blocks > 0:
             fetch_split(f"{stream.remote}/{blocks.path}", local / blocks.path)
+
+
+def _blocks_of(stream_name: str, manifest: Manifest, max_seq_len: int, split: str) -> SplitBlocks:
+    try:
+        return manifest.split(max_seq_len, split)
+    except DataError as error:
+        raise DataError(f"stream {stream_name!r} is {error.cause}", error.remedy) from None
 
 
 def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
@@ -243,7 +250,7 @@ def _check_phase(
     config: Config, phase_name: str, phase: PhaseConfig, stream_name: str, manifest: Manifest
 ) -> list[str]:
     """Refuse a phase whose cap is long and whose documents are not; return warnings about fill."""
-    blocks = manifest.split(phase.max_seq_len, "train")
+    blocks = _blocks_of(stream_name, manifest, phase.max_seq_len, "train")
     if blocks.num_blocks == 0:
         raise DataError(
             f"stream {stream_name!r} of phase {phase_name!r} has no training blocks", "prepare it from more text"
