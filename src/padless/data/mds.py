@@ -23,7 +23,8 @@ from padless.data.collate import Block
 from padless.data.shared_memory import claim_prefix
 from padless.errors import DataError
 
-streaming.base.dataset.get_shm_prefix = claim_prefix  # its own search collides between nodes of one host
+# Its own search collides between nodes of one host.
+streaming.base.dataset.get_shm_prefix = claim_prefix  # pyright: ignore[reportPrivateImportUsage]
 
 
 @dataclass(frozen=True)
