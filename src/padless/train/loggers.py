@@ -1,5 +1,6 @@
 """Loggers beside ``metrics.jsonl``: TensorBoard and wandb, by Composer's destinations, on one axis over all phases."""
 
+import importlib.util
 import os
 import uuid
 from pathlib import Path
@@ -25,13 +26,11 @@ def build_loggers(config: Config, run_folder: Path, is_leader: bool) -> list[Log
         loggers.append(TensorboardLogger(log_dir=str(run_folder / "tensorboard"), flush_interval=100))
     if config.loggers.wandb_project is not None:
         os.environ["WANDB_MODE"] = config.loggers.wandb_mode
-        try:
-            import wandb  # noqa: F401  (an extra)
-        except ImportError:
+        if importlib.util.find_spec("wandb") is None:  # an extra
             raise ConfigError(
                 f"loggers.wandb_project={config.loggers.wandb_project}, but wandb is not installed",
                 'pip install "padless[wandb]", or unset loggers.wandb_project',
-            ) from None
+            )
         loggers.append(
             WandBLogger(
                 project=config.loggers.wandb_project,
