@@ -28,8 +28,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    if "GROUP_RANK" in os.environ:  # torchrun does not set NODE_RANK, which Composer asks for
-        os.environ.setdefault("NODE_RANK", os.environ["GROUP_RANK"])
     words = [word for before, word in zip(sys.argv, sys.argv[1:], strict=False) if before not in ("--cfg", "-c")]
     settings = [word for word in words if not word.startswith("-")]  # without Hydra's own, such as --cfg job
     if code := exit_code_of(lambda: compose(settings)):  # our message for a wrong override

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from padless.checkpoint import Checkpoint, save_checkpoint
+from padless.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import load_config, to_plain
 from padless.errors import CheckpointError
@@ -65,7 +65,7 @@ def test_what_changes_results_or_data_is_refused_with_old_and_new(tmp_path, data
         r".*choose another run.name"
     )
     with pytest.raises(CheckpointError, match=expected):
-        folder.refuse_other_config(path, changed, data)
+        folder.refuse_other_config(load_checkpoint(path).meta, changed, data)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,9 @@ def test_what_changes_results_or_data_is_refused_with_old_and_new(tmp_path, data
 )
 def test_what_does_not_change_the_past_may_change(tmp_path, data, free):
     path = saved(tmp_path, compose(["recipe=smoke"]), 20_480, {"code": "new"})
-    RunFolder(tmp_path / "run", is_leader=True).refuse_other_config(path, compose(["recipe=smoke", free]), data)
+    RunFolder(tmp_path / "run", is_leader=True).refuse_other_config(
+        load_checkpoint(path).meta, compose(["recipe=smoke", free]), data
+    )
 
 
 def test_metrics_are_rewound_to_the_checkpoint_and_lose_a_cut_line(tmp_path):

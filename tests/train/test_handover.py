@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from padless.checkpoint import Checkpoint, save_checkpoint
+from padless.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.config.schema import ModelConfig, RopeConfig
@@ -168,7 +168,7 @@ def test_a_source_gives_weights_at_clock_0(config, tmp_path, keep, has_moments):
 
 def test_the_own_checkpoint_keeps_clock_and_step(config, tmp_path):
     path, _ = checkpoint_file(tmp_path, config)
-    state = state_from_run(path)
+    state = state_from_run(load_checkpoint(path), str(path))
     assert (state.clock_tokens, state.step, state.train_seconds, state.origin) == (3_072, 6, 1.5, str(path))
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.data.manifest import ShardFacts, SplitBlocks
 from padless.data.packing import SPECIALS_PER_SEGMENT, chunk_lengths, pack
 from padless.data.progress import Progress
 from padless.data.token_store import TokenStore
 
 WINDOW_SEGMENTS = 4_000_000  # packed at a time: bounds memory (about 1 GB) and costs one unfilled block each
-LONG_TOKENS = 2048
 SHARES_OVER = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -116,7 +116,7 @@ class SplitPacker:
             num_real_tokens=self.num_real_tokens,
             fill=round(fill, 6),
             path=path.as_posix(),
-            long_token_share=shares[str(LONG_TOKENS)],
+            long_token_share=shares[str(LONG_PHASE_TOKENS)],
             segment_token_share_over=shares,
             shards=shards,
         )

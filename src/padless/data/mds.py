@@ -6,7 +6,6 @@ q divides is what makes the blocks of every step the same for any number of rank
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +137,9 @@ class BlockReader:
 
 
 def _stream(source: StreamSource) -> Stream:
-    remote = source.remote
     return Stream(
         local=str(source.local),
-        remote=os.fspath(remote) if remote else None,
+        remote=source.remote,
         proportion=source.proportion,
     )
 

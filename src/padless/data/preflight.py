@@ -17,12 +17,13 @@ from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.config.schema import Config, EvalConfig, PhaseConfig, StreamConfig
 from padless.data.bundled import STREAMS, prepare_bundled
 from padless.data.collate import Block
+from padless.data.durable import sha256_of_file
 from padless.data.manifest import Manifest, SplitBlocks, read_manifest, verify_manifest
 from padless.data.mds import StreamSource, ValidationBlocks, fetch, fetch_split
+from padless.data.summary import MIN_FILL
 from padless.errors import DataError
 
 _MIN_LONG_SHARE = 0.01
-_MIN_FILL = 0.98
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SENTENCE_TOKENS = (12, 28)
 
@@ -225,7 +226,7 @@ def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
             raise DataError(
                 f"data.tokenizer={path} does not exist", "give the tokenizer.json the shards were made with"
             )
-        hashes["data.tokenizer"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        hashes["data.tokenizer"] = sha256_of_file(path)
     if len(set(hashes.values())) > 1:
         listed = ", ".join(f"{name}: {digest[:12]}" for name, digest in hashes.items())
         raise DataError(
@@ -263,7 +264,7 @@ def _check_phase(
                 f"{stream_name!r} lies in documents longer than {LONG_PHASE_TOKENS} tokens: too little",
                 f"add a stream of long documents, or set phases.{phase_name}.allow_short_documents=true",
             )
-    if blocks.fill < _MIN_FILL:
+    if blocks.fill < MIN_FILL:
         return [
             f"stream {stream_name!r} at {phase.max_seq_len} fills its blocks to {blocks.fill:.1%} only; "
             f"prepare it with larger block_tokens (now {config.data.block_tokens}) or from more text"

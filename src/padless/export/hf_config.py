@@ -13,6 +13,7 @@ from typing import Any
 
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.errors import ModelError
+from padless.model.block import is_global_layer
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 # What padless models are by design; absent from a config means transformers' default, which is this value.
@@ -42,7 +43,7 @@ def hf_config(
         max_position_tokens: longest segment trained on.
         special_ids: ids of ``cls``, ``sep``, ``pad`` and ``mask``.
     """
-    layer_types = [LOCAL if layer % model.global_every_layers else GLOBAL for layer in range(model.num_layers)]
+    layer_types = [GLOBAL if is_global_layer(model, layer) else LOCAL for layer in range(model.num_layers)]
     return {
         "architectures": ["ModernBertForMaskedLM"],
         "model_type": "modernbert",

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from padless.checkpoint import load_checkpoint
 from padless.config.load import to_yaml
 from padless.config.schema import Config
 from padless.data.durable import write_durably
@@ -35,13 +34,12 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.metrics = MetricsFile(path / "metrics.jsonl", is_leader)
 
-    def refuse_other_config(self, checkpoint: Path, config: Config, data: PreparedData) -> None:
-        """Stop if the checkpoint was trained with settings or data that would have given other results up to its clock.
+    def refuse_other_config(self, meta: dict[str, Any], config: Config, data: PreparedData) -> None:
+        """Stop if the checkpoint with these facts had settings or data that gave other results up to its clock.
 
         Raises:
             CheckpointError: names each setting with its old and new value.
         """
-        meta = load_checkpoint(checkpoint).meta
         different = results_difference(meta["config"], config, int(meta["clock_tokens"]))
         different += [
             f"data of stream {name!r}: {meta['data'].get(name)} -> {digest}"

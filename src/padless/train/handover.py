@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from padless.checkpoint import load_checkpoint
+from padless.checkpoint import Checkpoint, load_checkpoint
 from padless.config.load import load_config
 from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
@@ -44,11 +44,10 @@ class StartState:
     origin: str
 
 
-def state_from_run(path: Path) -> StartState:
-    """Return the state in one of this run's own checkpoints: the clock goes on."""
-    saved = load_checkpoint(path)
+def state_from_run(saved: Checkpoint, origin: str) -> StartState:
+    """Return the state in one of this run's own checkpoints, read from ``origin``: the clock goes on."""
     return StartState(
-        saved.model, saved.optimizer, saved.clock_tokens, saved.step, float(saved.meta["train_seconds"]), str(path)
+        saved.model, saved.optimizer, saved.clock_tokens, saved.step, float(saved.meta["train_seconds"]), origin
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from composer import Trainer
 from composer.core import Callback, DataSpec, Time, Timestamp, TimeUnit
 from composer.loggers import LoggerDestination
@@ -60,10 +59,8 @@ class RunContext:
 
 
 def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
-    """Return the randomly initialised model with the phase's RoPE thetas, the same on every rank."""
-    model = MaskedLM(context.config.model, plan.phase.rope, context.compute.backend)
-    initialise(model, context.config.run.seed)
-    return model
+    """Return the model with the phase's RoPE thetas; its weights are not set yet."""
+    return MaskedLM(context.config.model, plan.phase.rope, context.compute.backend)
 
 
 def _loader(context: RunContext, plan: PhasePlan, clock_tokens: int) -> StepLoader:
@@ -136,7 +133,9 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState) -> Path:
     """Train one phase from ``start`` to its end (or the run's) and return the checkpoint written there."""
     config = context.config
     model = build_model(context, plan)
-    if start.model is not None:
+    if start.model is None:
+        initialise(model, config.run.seed)  # the same on every rank
+    else:
         model.load_state_dict(start.model)
     loader = _loader(context, plan, start.clock_tokens)
     end_tokens = min(plan.end_tokens, context.end_tokens)
@@ -179,7 +178,6 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState) -> Path:
     saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
     if saver.last_path is None:
         raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
-    torch.set_grad_enabled(True)
     return saver.last_path
 
 

@@ -7,22 +7,18 @@ checkpoint.
 import dataclasses
 from pathlib import Path
 
-from padless.train.world import World, adopt_torchrun_environment, start_world
+from rich.console import Console
 
-adopt_torchrun_environment()
-
-from rich.console import Console  # noqa: E402  (Composer below reads the environment set above)
-
-from padless.checkpoint import newest_checkpoint  # noqa: E402
-from padless.config.check import check  # noqa: E402
-from padless.config.load import config_hash, to_plain  # noqa: E402
-from padless.config.schema import Config  # noqa: E402
-from padless.data.preflight import PreparedData, open_data  # noqa: E402
-from padless.plan.table import print_plan  # noqa: E402
-from padless.schedule.phases import PhasePlan, phase_at, plan_phases  # noqa: E402
-from padless.train.finish import finish_run, make_validation  # noqa: E402
-from padless.train.folder import RunFolder  # noqa: E402
-from padless.train.handover import (  # noqa: E402
+from padless.checkpoint import load_checkpoint, newest_checkpoint
+from padless.config.check import check
+from padless.config.load import config_hash, to_plain
+from padless.config.schema import Config
+from padless.data.preflight import PreparedData, open_data
+from padless.plan.table import print_plan
+from padless.schedule.phases import PhasePlan, phase_at, plan_phases
+from padless.train.finish import finish_run, make_validation
+from padless.train.folder import RunFolder
+from padless.train.handover import (
     StartState,
     check_theta,
     check_tokenizer,
@@ -31,10 +27,11 @@ from padless.train.handover import (  # noqa: E402
     state_from_source,
     with_rewarmup,
 )
-from padless.train.hardware import choose_compute  # noqa: E402
-from padless.train.loggers import build_loggers  # noqa: E402
-from padless.train.phase import RunContext, fit_phase  # noqa: E402
-from padless.units import approximate_tokens  # noqa: E402
+from padless.train.hardware import choose_compute
+from padless.train.loggers import build_loggers
+from padless.train.phase import RunContext, fit_phase
+from padless.train.world import World, start_world
+from padless.units import approximate_tokens
 
 
 def run(config: Config) -> Path:
@@ -91,7 +88,8 @@ def run(config: Config) -> Path:
         if start.clock_tokens >= min(plan.end_tokens, context.end_tokens):
             continue
         _say(console, f"phase {plan.name!r}: from {start.clock_tokens:_} to {plan.end_tokens:_} tokens")
-        start = state_from_run(fit_phase(context, plan, start))
+        path = fit_phase(context, plan, start)
+        start = state_from_run(load_checkpoint(path), str(path))
         folder.note("phase_end" if start.clock_tokens >= plan.end_tokens else "stopped", start.clock_tokens, plan.name)
     finish_run(context, start)
     return folder.path
@@ -108,8 +106,9 @@ def _find_start(
     found = newest_checkpoint(folder.path, lambda line: _say(console, line)) if world.is_leader else None
     path = world.gather(found)[0]
     if path is not None:
-        folder.refuse_other_config(path, config, data)
-        start = state_from_run(path)
+        saved = load_checkpoint(path)
+        folder.refuse_other_config(saved.meta, config, data)
+        start = state_from_run(saved, str(path))
         phase = phase_at(plans, start.clock_tokens)
         done = "all phases are done" if start.clock_tokens >= plans[-1].end_tokens else f"resumed phase {phase.name!r}"
         _say(console, f"{done} at {approximate_tokens(start.clock_tokens)} tokens (step {start.step:,}) from {path}")

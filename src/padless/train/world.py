@@ -94,6 +94,7 @@ def start_world(hardware: HardwareConfig) -> World:
     Raises:
         ConfigError: a GPU is asked for and there is none, or the ranks are not those the config was checked for.
     """
+    adopt_torchrun_environment()
     has_gpu = torch.cuda.is_available()
     if hardware.device == "gpu" and not has_gpu:
         raise ConfigError("hardware.device=gpu, but torch sees no GPU", "use hardware=cpu, or mend the driver")
@@ -113,6 +114,6 @@ def start_world(hardware: HardwareConfig) -> World:
 
 
 def adopt_torchrun_environment() -> None:
-    """Set NODE_RANK, which Composer asks for, from torchrun's GROUP_RANK. Call before Composer or Streaming start."""
+    """Set NODE_RANK, which Composer asks for, from torchrun's GROUP_RANK. Streaming reads it too."""
     if "GROUP_RANK" in os.environ:
         os.environ.setdefault("NODE_RANK", os.environ["GROUP_RANK"])
