@@ -81,7 +81,7 @@ def test_a_run_continues_from_weights_at_clock_0_and_says_that_it_warms_up_again
 
 
 def test_moments_are_kept_if_asked_for(smoke, tmp_path):
-    more = {"start": "source", "start.source": smoke.first_phase, "start.keep": "weights_and_optimizer"}
+    more = {"start": "source", "start.source": smoke.first_phase, "start.keep": "[weights,optimizer]"}
     more |= {"phases.short.lr.warmup_tokens": 0, "phases.short.save_every_tokens": 500}
     output = run_here(overrides(tmp_path, **{**STOP, "run.stop_after_tokens": 500}, **more))
     assert "re-warmed" not in output

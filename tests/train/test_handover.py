@@ -102,7 +102,7 @@ def test_the_rewarmup_is_at_most_3_billion_tokens():
     [
         ["recipe=smoke", "phases.short.lr.warmup_tokens=0"],
         ["recipe=smoke", "start=source", "start.source=x"],
-        ["recipe=smoke", "start=source", "start.source=x", "start.keep=weights_and_optimizer"],
+        ["recipe=smoke", "start=source", "start.source=x", "start.keep=[weights,optimizer]"],
     ],
     ids=["no source", "own warmup", "moments kept"],
 )
@@ -136,9 +136,9 @@ def test_a_source_of_another_shape_is_refused_with_both_sizes(config, tmp_path):
 def test_moments_that_are_not_there_cannot_be_kept(config, tmp_path):
     path, _ = checkpoint_file(tmp_path, config)
     with pytest.raises(
-        CheckpointError, match=r"start.keep=weights_and_optimizer, but .* weights only\n.*start.keep=weig"
+        CheckpointError, match=r"start.keep=\[weights,optimizer\], but .* weights only\n.*start.keep=\[weig"
     ):
-        state_from_source(str(path), "weights_and_optimizer", config.model)
+        state_from_source(str(path), ("weights", "optimizer"), config.model)
 
 
 def test_a_source_with_another_tokenizer_is_refused(config, tmp_path):
@@ -155,7 +155,7 @@ def test_a_source_that_does_not_exist_is_named(tmp_path):
         load_source(str(tmp_path / "gone.pt"))
 
 
-@pytest.mark.parametrize(("keep", "has_moments"), [("weights", False), ("weights_and_optimizer", True)])
+@pytest.mark.parametrize(("keep", "has_moments"), [(("weights",), False), (("weights", "optimizer"), True)])
 def test_a_source_gives_weights_at_clock_0(config, tmp_path, keep, has_moments):
     moments = {"moments": {}, "group_steps": {"0": torch.tensor(3)}}
     path, model = checkpoint_file(tmp_path, config, moments)

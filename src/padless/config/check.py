@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 
 from padless.config.batch_sizes import size_deviations
+from padless.config.check_beginning import check_beginning
+from padless.config.check_keeping import check_keeping
 from padless.config.check_phase import check_phase
 from padless.config.schema import Config, DataConfig, HardwareConfig, ModelConfig
 from padless.errors import ConfigError
@@ -40,7 +42,8 @@ def check(config: Config, world_size: int) -> list[str]:
     _check_phase_lengths(config)
     _check_cut(config, world_size)
     _check_hardware(config.hardware, sum(phase.tokens for phase in config.phases.values()))
-    _check_beginning(config)
+    check_beginning(config)
+    check_keeping(config)
     _check_eval(config)
     _check_outputs(config)
     return _warnings(config)
@@ -192,26 +195,9 @@ def _check_hardware(hardware: HardwareConfig, total_tokens: int) -> None:
         )
     if hardware.num_threads is not None:
         _at_least(hardware.num_threads, 1, "hardware.num_threads")
-
-
-def _check_beginning(config: Config) -> None:
-    init, start = config.init, config.start
-    if init.kind == "tiled" and init.source is None:
-        raise ConfigError("init=tiled has no source", "set init.source=<checkpoint file or Hugging Face folder>")
-    if init.kind == "random" and init.source is not None:
-        raise ConfigError(f"init.source={init.source!r} has no effect with init.kind=random", "use init=tiled")
-    if init.kind == "random" and init.allow_theta_change:
-        raise ConfigError("init.allow_theta_change=true has no effect with init.kind=random", "remove it")
-    if init.kind == "random" and init.scale != "fan_in":
-        raise ConfigError(f"init.scale={init.scale} has no effect without init=tiled", "remove it")
-    if init.kind == "tiled" and start.source is not None:
+    if hardware.rank_timeout_s < 10:
         raise ConfigError(
-            f"init=tiled and start.source={start.source!r} both give the first weights",
-            "use init=tiled to grow a smaller model, or start.source to continue one of this shape",
-        )
-    if start.source is None and start.keep != "weights":
-        raise ConfigError(
-            f"start.keep={start.keep} has no effect without start.source", "set start.source or remove it"
+            f"hardware.rank_timeout_s={hardware.rank_timeout_s:g} is less than 10 seconds", "180 is a good value"
         )
 
 

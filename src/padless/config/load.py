@@ -60,7 +60,7 @@ def results_part(config: Config) -> dict[str, Any]:
     plain = to_plain(config)
     phases = {name: phase_results(plain["phases"][name]) for name in plain["phase_order"]}
     data = {key: plain["data"][key] for key in ("block_tokens", "shuffle", "num_canonical_nodes")}
-    start = {"from_source": config.start.source is not None, "keep": config.start.keep}
+    start = {"from_source": config.start.source is not None, "keep": list(config.start.keep)}
     return {
         "run": {"seed": config.run.seed},
         "model": plain["model"],
@@ -75,7 +75,7 @@ def results_part(config: Config) -> dict[str, Any]:
 
 def phase_results(phase: Mapping[str, Any]) -> dict[str, Any]:
     """Return a phase's settings that change what it computes, from its plain form."""
-    free = {"save_every_tokens", "eval_every_tokens", "allow_short_documents"}
+    free = {"save_every_tokens", "keep_every_tokens", "eval_every_tokens", "allow_short_documents"}
     return {key: value for key, value in phase.items() if key not in free}
 
 

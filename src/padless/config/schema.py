@@ -10,6 +10,9 @@ from typing import Literal
 
 LrShape = Literal["constant", "linear", "cosine", "one_minus_sqrt", "warmup_stable_decay"]
 MaskShape = Literal["constant", "linear", "step"]
+BadStepPolicy = Literal["stop", "skip", "rewind"]
+SpikePolicy = Literal["report", "stop", "skip", "rewind"]
+Kept = Literal["weights", "optimizer", "clock"]
 Backend = Literal["auto", "reference", "sdpa", "varlen", "flash"]
 
 
@@ -24,6 +27,10 @@ class RunConfig:
         int | None
     )  # end early at this clock (with a checkpoint), for a first look; None trains to the end
     log_every_steps: int
+    keep_newest_checkpoints: (
+        int | None
+    )  # besides phase ends and ``keep_every_tokens``, which are never deleted; None keeps all
+    accept_changes: tuple[str, ...]  # settings whose change a resume accepts on purpose, by the names its error gives
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,9 @@ class DataConfig:
     num_workers: int
     shuffle: bool
     num_canonical_nodes: int  # fixed in the recipe, divides every batch quantum, never the number of nodes
+    verify: Literal["off", "first_read", "all"]  # compare shards with the manifest's hashes: never, when a shard is
+    # first read, or all of them before the first step
+    cache_limit_bytes: int | None  # of streams with a remote; the least recently used shards are deleted above it
     prepare_bundled: bool  # prepare the bundled sample corpus into these streams if they are missing (demo only)
 
 
@@ -131,6 +141,7 @@ class PhaseConfig:
     masking: MaskingConfig
     shuffle_seed: int
     save_every_tokens: int
+    keep_every_tokens: int | None  # checkpoints that retention never deletes; a multiple of save_every_tokens
     eval_every_tokens: int
     allow_short_documents: bool
 
@@ -156,6 +167,19 @@ class HardwareConfig:
     allow_slow_attention: bool  # permit sdpa on a GPU for more than 1B tokens
     num_threads: int | None  # CPU threads a rank; None leaves torch's choice
     deterministic: bool
+    rank_timeout_s: float  # how long the other ranks wait for one that never joins or no longer answers
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """What happens when a step's loss or gradients are not finite, or its loss jumps, before the optimizer steps."""
+
+    on_non_finite: BadStepPolicy
+    on_spike: SpikePolicy
+    window_steps: int  # good steps of the phase that a spike is measured against
+    spike_deviations: float  # a spike is this many scaled median absolute deviations above the window's median ...
+    spike_min_nats: float  # ... and at least this much above it
+    max_in_a_row: int  # bad steps (skip) or rewinds without a new checkpoint (rewind) until the run stops
 
 
 @dataclass(frozen=True)
@@ -170,10 +194,10 @@ class InitConfig:
 
 @dataclass(frozen=True)
 class StartConfig:
-    """Continue from existing weights of the same shape, at clock 0 (continued pretraining)."""
+    """Continue from existing weights of the same shape: at clock 0 (continued pretraining) or at theirs (a branch)."""
 
     source: str | None  # checkpoint file or Hugging Face folder
-    keep: Literal["weights", "weights_and_optimizer"]
+    keep: tuple[Kept, ...]  # [weights], [weights, optimizer], or with clock: a branch of a run, data going on
 
 
 @dataclass(frozen=True)
@@ -213,6 +237,7 @@ class Config:
     phases: dict[str, PhaseConfig]
     phase_order: tuple[str, ...]
     optimizer: OptimizerConfig
+    guard: GuardConfig
     hardware: HardwareConfig
     init: InitConfig
     start: StartConfig

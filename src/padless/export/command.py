@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from padless.checkpoint import load_checkpoint
-from padless.config.load import load_config
 from padless.config.schema import Config
+from padless.config.stored import load_stored
 from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError
 from padless.export.card import card_from_run
@@ -64,7 +64,7 @@ def export_checkpoint(checkpoint: Path, out: Path) -> ParityResult:
         raise CheckpointError(
             f"{checkpoint} does not say its {', '.join(missing)}", "export a checkpoint that a padless run wrote"
         )
-    config = load_config(saved.meta["config"])
+    config = load_stored(saved.meta["config"])
     phase_name = str(saved.meta["phase"])
     if phase_name not in config.phases:
         raise CheckpointError(

@@ -6,8 +6,9 @@ last one, loggers, hardware, folders, intervals. For the phase in progress the s
 
 from typing import Any
 
-from padless.config.load import load_config, phase_results, results_part, to_plain
+from padless.config.load import phase_results, results_part, to_plain
 from padless.config.schema import Config
+from padless.config.stored import load_stored
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.schedule.step import settings_at
 
@@ -28,7 +29,7 @@ def results_difference(old: dict[str, Any], new: Config, clock_tokens: int) -> l
     Raises:
         ConfigError: ``old`` was written for other keys than this version knows.
     """
-    old_config = load_config(old)
+    old_config = load_stored(old)
     old_results, new_results = results_part(old_config), results_part(new)
     lines = []
     for section in ("run", "model", "optimizer", "init", "start"):

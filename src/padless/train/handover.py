@@ -21,8 +21,8 @@ from typing import Any
 from torch import Tensor
 
 from padless.checkpoint import Checkpoint, load_checkpoint
-from padless.config.load import load_config
 from padless.config.schema import Config, ModelConfig
+from padless.config.stored import load_stored
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.model.tensor_shapes import DECODER, EMBEDDING
@@ -66,7 +66,7 @@ def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
             "give a .pt file from a run's checkpoints/ folder, or a folder with config.json and model.safetensors",
         )
     saved = load_checkpoint(path)
-    config = load_config(saved.meta["config"])
+    config = load_stored(saved.meta["config"])
     phase = config.phases[saved.meta["phase"]]
     loaded = LoadedSource(
         state_dict=saved.model,
@@ -78,7 +78,7 @@ def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
     return loaded, saved.optimizer
 
 
-def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[StartState, LoadedSource]:
+def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> tuple[StartState, LoadedSource]:
     """Return the state of a new run that continues from ``start.source``, and what the source is.
 
     Raises:
@@ -96,12 +96,12 @@ def state_from_source(source: str, keep: str, model: ModelConfig) -> tuple[Start
             f"start.source={source} has another shape: {'; '.join(different)}",
             "choose the model preset of the source, or init=tiled to grow a small model into a larger one",
         )
-    if keep == "weights_and_optimizer" and moments is None:
+    if "optimizer" in keep and moments is None:
         raise CheckpointError(
-            f"start.keep=weights_and_optimizer, but {source} holds weights only",
-            "set start.keep=weights (the learning rate is then re-warmed)",
+            f"start.keep=[{','.join(keep)}], but {source} holds weights only",
+            "set start.keep=[weights] (the learning rate is then re-warmed)",
         )
-    kept = moments if keep == "weights_and_optimizer" else None
+    kept = moments if "optimizer" in keep else None
     weights = {
         DECODER: loaded.state_dict[EMBEDDING],
         **loaded.state_dict,
@@ -116,7 +116,7 @@ def with_rewarmup(config: Config) -> tuple[Config, str | None]:
     """
     name = config.phase_order[0]
     phase = config.phases[name]
-    if config.start.source is None or config.start.keep != "weights" or phase.lr.warmup_tokens > 0:
+    if config.start.source is None or "optimizer" in config.start.keep or phase.lr.warmup_tokens > 0:
         return config, None
     warmup_tokens = min(int(phase.tokens * _REWARMUP_SHARE), _REWARMUP_MAX_TOKENS)
     warmed = replace(phase, lr=replace(phase.lr, warmup_tokens=warmup_tokens))
