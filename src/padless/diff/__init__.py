@@ -1,0 +1,1 @@
+"""``padless diff RUN_A RUN_B``: where two runs differ in settings, provenance and losses. Needs no torch."""

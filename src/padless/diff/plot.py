@@ -1,0 +1,142 @@
+"""The picture of two runs: both losses and validations against tokens, phases shaded, their difference below."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from padless.data.durable import durable_file
+from padless.diff.losses import LossComparison
+from padless.diff.read import Run
+from padless.errors import ConfigError
+from padless.units import approximate_tokens
+
+_SHADES = ("#dfe9f5", "#f6ecd9", "#e2f0e0", "#f3e1e6", "#e8e4f2")
+_SMOOTHED_STEPS = 25
+_A, _B = ("#1f4e8c", "#9db4cf"), ("#c0392b", "#e3aaa3")  # of means and of single steps
+
+
+def plot_difference(a: Run, b: Run, comparison: LossComparison, out: Path) -> None:
+    """Draw the two runs into a PNG.
+
+    Args:
+        a: the first run; its phases are shaded, borders of the second that lie elsewhere are dotted.
+        b: the second run.
+        comparison: where they part, from :func:`padless.diff.losses.compare_losses`.
+        out: the PNG.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
+    _shade(upper, lower, a, b)
+    for run, letter, colours in ((a, "A", _A), (b, "B", _B)):
+        _draw_losses(upper, run, letter, colours)
+    upper.set_ylabel("MLM loss (nats)")
+    _draw_difference(lower, a, b)
+    parted = comparison.losses.differs_at_tokens
+    if parted is not None:
+        for axis in (upper, lower):
+            label = f"first difference, at {approximate_tokens(parted)}" if axis is upper else None
+            axis.axvline(parted, color="#333333", ls=(0, (4, 3)), lw=1, label=label)
+    upper.legend(loc="upper right", fontsize=8)
+    lower.legend(loc="upper right", fontsize=8)
+    lower.set_xlabel("clock (tokens)")
+    lower.xaxis.set_major_formatter(lambda value, _: approximate_tokens(value))
+    try:
+        with durable_file(out) as file:
+            figure.savefig(file, format="png", dpi=130)
+    except OSError as error:
+        raise ConfigError(
+            f"out={out} cannot be written: {error.strerror}", "give a file in a writable folder"
+        ) from error
+
+
+def phase_spans(run: Run) -> list[tuple[str, int, int]]:
+    """Return (name, first clock, last clock) of each phase that a run has been in, in order."""
+    spans: list[tuple[str, int, int]] = []
+    begin = 0
+    for step in run.steps:
+        if spans and spans[-1][0] == step.phase:
+            spans[-1] = (step.phase, spans[-1][1], step.tokens)
+        else:
+            spans.append((step.phase, begin, step.tokens))
+        begin = step.tokens
+    return spans
+
+
+def _shade(upper: Axes, lower: Axes, a: Run, b: Run) -> None:
+    spans = phase_spans(a)
+    for number, (name, begin, end) in enumerate(spans):
+        for axis in (upper, lower):
+            axis.axvspan(begin, end, color=_SHADES[number % len(_SHADES)], lw=0)
+        place = ((begin + end) / 2, 0.03)
+        upper.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", va="bottom", weight="bold")
+    borders = {begin for _, begin, _ in spans}
+    for name, begin, _ in phase_spans(b):
+        if begin not in borders:
+            upper.axvline(begin, color=_B[0], ls=":", lw=1.2)
+            place = (begin, 0.09)
+            upper.annotate(
+                f" B: {name}", place, xycoords=("data", "axes fraction"), color=_B[0], va="bottom", fontsize=8
+            )
+    for axis in (upper, lower):
+        axis.margins(x=0)
+        axis.grid(alpha=0.3)
+
+
+def _draw_losses(axis: Axes, run: Run, letter: str, colours: tuple[str, str]) -> None:
+    name = f"{letter}: {run.folder}"
+    tokens, losses = _finite_losses(run)
+    axis.plot(tokens, losses, color=colours[1], lw=0.6)
+    smooth_tokens, smooth = _smoothed(tokens, losses)
+    style = "-" if letter == "A" else "--"
+    axis.plot(
+        smooth_tokens, smooth, color=colours[0], lw=1.6, ls=style, label=f"{name}, mean of {_width(losses)} steps"
+    )
+    if run.validation:
+        marker, size = ("o", 6) if letter == "A" else ("x", 5)
+        clocks, values = list(run.validation), list(run.validation.values())
+        axis.plot(clocks, values, marker, color=colours[0], ms=size, label=f"{letter}, validation")
+
+
+def _draw_difference(axis: Axes, a: Run, b: Run) -> None:
+    """Draw B - A: of single steps at common clocks, of means over the range that both have, and of validations."""
+    tokens_a, losses_a = _finite_losses(a)
+    tokens_b, losses_b = _finite_losses(b)
+    common, in_a, in_b = np.intersect1d(tokens_a, tokens_b, return_indices=True)
+    if len(common):
+        axis.plot(common, losses_b[in_b] - losses_a[in_a], color="#b9b3c4", lw=0.6, label="B - A, each step")
+    smooth_tokens_a, smooth_a = _smoothed(tokens_a, losses_a)
+    smooth_tokens_b, smooth_b = _smoothed(tokens_b, losses_b)
+    if len(smooth_tokens_a) and len(smooth_tokens_b):
+        both = (smooth_tokens_a >= smooth_tokens_b[0]) & (smooth_tokens_a <= smooth_tokens_b[-1])
+        gap = np.interp(smooth_tokens_a[both], smooth_tokens_b, smooth_b) - smooth_a[both]
+        axis.plot(smooth_tokens_a[both], gap, color="#5b3f8c", lw=1.6, label="B - A, of the means")
+    evaluated = [clock for clock in a.validation if clock in b.validation]
+    if evaluated:
+        gaps = [b.validation[clock] - a.validation[clock] for clock in evaluated]
+        axis.plot(evaluated, gaps, "D", color="#2d7a46", ms=4, label="B - A, validation")
+    axis.axhline(0, color="#555555", lw=0.8)
+    axis.set_ylabel("difference (nats)")
+
+
+def _finite_losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(step.tokens, step.loss) for step in run.steps if step.loss is not None]
+    return np.array([tokens for tokens, _ in pairs], dtype=np.int64), np.array([loss for _, loss in pairs])
+
+
+def _width(losses: np.ndarray) -> int:
+    return max(1, min(_SMOOTHED_STEPS, len(losses) // 4))
+
+
+def _smoothed(tokens: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the running mean and the clock at the end of each of its windows."""
+    if not len(losses):
+        return tokens, losses
+    width = _width(losses)
+    return tokens[width - 1 :], np.convolve(losses, np.ones(width) / width, mode="valid")
