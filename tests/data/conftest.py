@@ -1,10 +1,13 @@
 """Small real documents and a small real tokenizer for the data tests."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import zstandard
+
+sys.path.insert(0, str(Path(__file__).parent))  # makes small_streams importable
 
 from padless.data.bundled import corpus_file
 from padless.data.documents import Meter, list_input, read_documents

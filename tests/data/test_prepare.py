@@ -43,7 +43,7 @@ def prepared(tmp_path_factory, corpus, tokenizer) -> Path:
 
 
 def segments_on_disk(folder: Path, max_seq_len: int, split: str) -> list[list[int]]:
-    blocks = ValidationBlocks("stream", folder / "blocks" / str(max_seq_len) / split)
+    blocks = ValidationBlocks(read_manifest(folder).packed("stream", folder, max_seq_len, split))
     segments = []
     for number in range(len(blocks)):
         block = blocks[number]

@@ -9,20 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from padless.data.durable import sha256_of_file, write_durably
+from padless.data.json_file import MAX_TOKENIZER_BYTES, read_json, refuse_large
+from padless.data.manifest_check import check_manifest
+from padless.data.shard_check import REDO, PackedSplit, ShardFacts, check_hash, check_header, check_index, check_size
 from padless.errors import DataError
 
 FORMAT_VERSION = 1  # of the folder; also goes up when the same tokens would be packed into other blocks
 MANIFEST = "manifest.json"
-REDO = "prepare the folder again (data_prep/prepare.py), or copy it again in full"
-
-
-@dataclass(frozen=True)
-class ShardFacts:
-    """One MDS shard file."""
-
-    name: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,30 @@ class Manifest:
             )
         return self.blocks[str(max_seq_len)][split]
 
+    def packed(self, stream: str, folder: Path, max_seq_len: int, split: str) -> PackedSplit:
+        """Return what a reader of one split needs to know.
+
+        Args:
+            stream: name of the stream, for messages.
+            folder: the prepared folder, or the cache of a remote one.
+            max_seq_len: cap that the blocks were packed for.
+            split: "train" or "val".
+
+        Raises:
+            DataError: the folder has no blocks of this max_seq_len.
+        """
+        blocks = self.split(max_seq_len, split)
+        return PackedSplit(
+            stream,
+            folder / blocks.path,
+            self.dtype,
+            self.vocab_size,
+            self.block_tokens,
+            max_seq_len,
+            blocks.num_blocks,
+            blocks.shards,
+        )
+
     def identity(self) -> dict[str, Any]:
         """Return what the content of every block follows from; another max_seq_len packed later does not change it."""
         return {
@@ -94,7 +111,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a prepared folder, without looking at what it names.
 
     Raises:
-        DataError: there is none, or it cannot be read by this version.
+        DataError: there is none, it cannot be read by this version, or it says what is not possible.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -103,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
             "prepare it with data_prep/prepare.py; the same command again finishes what was interrupted",
         )
     try:
-        tree = json.loads(path.read_bytes())
+        tree = read_json(path)
         version = tree["format_version"]
         if version != FORMAT_VERSION:
             raise DataError(f"{path} has format version {version}, this padless reads {FORMAT_VERSION}", REDO)
@@ -111,64 +128,59 @@ def read_manifest(folder: Path) -> Manifest:
         tree["blocks"] = {
             cap: {name: _split_from(split) for name, split in splits.items()} for cap, splits in tree["blocks"].items()
         }
-        return Manifest(**tree)
+        manifest = Manifest(**tree)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a manifest: {type(error).__name__}: {error}", REDO) from error
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
+        raise DataError(f"{path} cannot be right: {error}", REDO) from error
+    return manifest
 
 
 def _split_from(tree: dict[str, Any]) -> SplitBlocks:
     return SplitBlocks(**{**tree, "shards": tuple(ShardFacts(**shard) for shard in tree["shards"])})
 
 
-def verify_manifest(folder: Path, *, shards_are_local: bool = True, read_shards: bool = False) -> Manifest:
+def verify_manifest(
+    folder: Path, *, shards_are_local: bool = True, read_headers: bool = True, read_shards: bool = False
+) -> Manifest:
     """Return the manifest of a prepared folder after checking that what it names is there and whole.
 
     Args:
         folder: a prepared folder.
         shards_are_local: False for the cache of a remote: only manifest and tokenizer are looked at.
+        read_headers: open every shard and compare its header with its size and the index.
         read_shards: compare hashes too, not only sizes; reads everything.
 
     Raises:
-        DataError: manifest, tokenizer, index or shard is missing, cut off or changed.
+        DataError: manifest, tokenizer, index or shard is missing, cut off, changed or not what we write.
     """
     manifest = read_manifest(folder)
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise DataError(f"{tokenizer} is missing", REDO)
+    refuse_large(tokenizer, MAX_TOKENIZER_BYTES)
     if sha256_of_file(tokenizer) != manifest.tokenizer_sha256:
         raise DataError(
             f"{tokenizer} is not the tokenizer the shards were made with",
             "put the original tokenizer.json back, or prepare the documents again with this one",
         )
     if shards_are_local:
-        for splits in manifest.blocks.values():
-            for split in splits.values():
-                _verify_split(folder / split.path, split, read_shards=read_shards)
+        for cap, splits in manifest.blocks.items():
+            for name in splits:
+                split = manifest.packed(folder.name, folder, int(cap), name)
+                _verify_split(split, read_headers=read_headers, read_shards=read_shards)
     return manifest
 
 
-def _verify_split(folder: Path, split: SplitBlocks, *, read_shards: bool) -> None:
+def _verify_split(split: PackedSplit, *, read_headers: bool, read_shards: bool) -> None:
     if split.num_blocks == 0:
         return
-    index = folder / "index.json"
-    if not index.is_file():
-        raise DataError(f"{index} is missing", REDO)
-    try:
-        entries = [entry["raw_data"] for entry in json.loads(index.read_bytes())["shards"]]
-        listed = {entry["basename"]: entry["bytes"] for entry in entries}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{index} is not an MDS index: {type(error).__name__}: {error}", REDO) from error
-    if listed != {shard.name: shard.bytes for shard in split.shards}:
-        raise DataError(f"{index} does not list the shards that the manifest names", REDO)
-    for shard in split.shards:
-        _verify_shard(folder / shard.name, shard, read_shards=read_shards)
-
-
-def _verify_shard(path: Path, shard: ShardFacts, *, read_shards: bool) -> None:
-    if not path.is_file():
-        raise DataError(f"shard {path} is missing", REDO)
-    found = path.stat().st_size
-    if found != shard.bytes:
-        raise DataError(f"shard {path} is damaged: {found:_} bytes found, {shard.bytes:_} expected", REDO)
-    if read_shards and sha256_of_file(path) != shard.sha256:
-        raise DataError(f"shard {path} is damaged: its SHA-256 is not the manifest's", REDO)
+    for number, samples in enumerate(check_index(split)):
+        path, shard = split.path(number), split.shards[number]
+        check_size(path, shard)
+        if read_headers:
+            check_header(split, number, samples)
+        if read_shards:
+            check_hash(path, shard)

@@ -1,136 +1,33 @@
 """Open the prepared streams of a run and refuse, in the first seconds, what would fail or mislead later.
 
-Looked at: manifests and shards are whole, all streams share one tokenizer and it is the expected one, the vocabulary is
-the model's, blocks exist for every phase's cap, a long phase has long documents, blocks are well filled.
+Looked at: manifests and shards are whole and ours, all streams share one tokenizer and it is the expected one, the
+vocabulary is the model's, blocks exist for every phase's cap, a long phase has long documents, blocks are well filled,
+a cache limit can be kept and deletes no only copy. What killed runs left in shared memory is removed.
 """
 
-import hashlib
-import json
+import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tokenizers import Tokenizer
+from rich.console import Console
 
 from padless.config.check_phase import LONG_PHASE_TOKENS
-from padless.config.schema import Config, EvalConfig, PhaseConfig, StreamConfig
+from padless.config.schema import Config, PhaseConfig
 from padless.data.bundled import STREAMS, prepare_bundled
-from padless.data.collate import Block
+from padless.data.caches import TOKENIZER_FILES, check_cache_limit, fetch_stream
 from padless.data.durable import sha256_of_file
-from padless.data.manifest import Manifest, SplitBlocks, read_manifest, verify_manifest
-from padless.data.mds import StreamSource, ValidationBlocks, fetch, fetch_split
+from padless.data.leftovers import clean_leftovers
+from padless.data.manifest import Manifest, verify_manifest
+from padless.data.prepared import PreparedData, blocks_of, packed_split, used_splits
+from padless.data.shard_hash import hash_shards
 from padless.data.summary import MIN_FILL
 from padless.errors import DataError
 
+__all__ = ["TOKENIZER_FILES", "PreparedData", "Ranks", "open_data"]
+
 _MIN_LONG_SHARE = 0.01
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_SENTENCE_TOKENS = (12, 28)
-
-
-@dataclass(frozen=True)
-class PreparedData:
-    """Verified streams of a run."""
-
-    streams: dict[str, StreamConfig]
-    manifests: dict[str, Manifest]
-
-    @property
-    def _any(self) -> Manifest:
-        return next(iter(self.manifests.values()))
-
-    @property
-    def pad_id(self) -> int:
-        """Id of [PAD], which filler is made of."""
-        return self._any.special_ids["pad"]
-
-    @property
-    def mask_id(self) -> int:
-        """Id of [MASK]."""
-        return self._any.special_ids["mask"]
-
-    @property
-    def special_ids(self) -> list[int]:
-        """Ids that are never masked and never drawn."""
-        return list(self._any.all_special_ids)
-
-    @property
-    def tokenizer_folder(self) -> Path:
-        """Folder with tokenizer.json and its settings."""
-        return Path(next(iter(self.streams.values())).local)
-
-    @property
-    def tokenizer_sha256(self) -> str:
-        """Hash of tokenizer.json."""
-        return self._any.tokenizer_sha256
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """Hash of each stream's blocks: another preparation of the same text gives another hash."""
-        return {
-            name: hashlib.sha256(json.dumps(manifest.identity(), sort_keys=True).encode()).hexdigest()[:16]
-            for name, manifest in self.manifests.items()
-        }
-
-    def _split(self, name: str, max_seq_len: int, split: str) -> tuple[Path, str | None, int]:
-        stream, blocks = self.streams[name], _blocks_of(name, self.manifests[name], max_seq_len, split)
-        remote = f"{stream.remote}/{blocks.path}" if stream.remote else None
-        return Path(stream.local) / blocks.path, remote, blocks.num_blocks
-
-    def train_sources(self, phase: PhaseConfig) -> list[StreamSource]:
-        """Return the training streams of a phase with their proportions."""
-        sources = []
-        for name, proportion in phase.streams.items():
-            local, remote, num_blocks = self._split(name, phase.max_seq_len, "train")
-            sources.append(StreamSource(name, local, remote, proportion, num_blocks))
-        return sources
-
-    def validation_splits(self, evaluation: EvalConfig) -> list[ValidationBlocks]:
-        """Return the validation blocks of the streams that evaluation names."""
-        splits = []
-        for name in evaluation.streams:
-            local, _, _ = self._split(name, evaluation.max_seq_len, "val")
-            splits.append(ValidationBlocks(name, local))
-        return splits
-
-    def sample_training_blocks(self, phase: PhaseConfig, max_blocks: int) -> list[Block]:
-        """Return up to ``max_blocks`` training blocks of a phase that lie on local disk."""
-        blocks: list[Block] = []
-        for source in self.train_sources(phase):
-            if source.remote is None:
-                split = ValidationBlocks(source.name, source.local)
-                blocks += [split[index] for index in range(min(len(split), max_blocks - len(blocks)))]
-        return blocks
-
-    def sample_passages(self, evaluation: EvalConfig, count: int) -> list[tuple[str, str]]:
-        """Return ``count`` passages of validation text with one word replaced by [MASK], and the word."""
-        tokenizer = Tokenizer.from_file(str(self.tokenizer_folder / "tokenizer.json"))
-        low, high = _SENTENCE_TOKENS
-        passages: list[tuple[str, str]] = []
-        splits = self.validation_splits(evaluation)
-        number = 0
-        while splits and len(passages) < count and number < 50 * count:
-            split = splits[number % len(splits)]
-            block = split[(7 * number) % len(split)]
-            number += 1
-            ids = block.tokens_T[1 : int(block.lengths_S[0]) - 1].tolist()
-            begin = _word_place(tokenizer, ids, 0)
-            ids = ids[begin or 0 :][:high]
-            place = _word_place(tokenizer, ids, low // 2)
-            if begin is None or len(ids) < low or place is None:
-                continue
-            before, word, after = (tokenizer.decode(part) for part in (ids[:place], [ids[place]], ids[place + 1 :]))
-            passages.append((" ".join(f"{before} [MASK]{after}".split()), word.strip()))
-        return passages
-
-
-def _word_place(tokenizer: Tokenizer, ids: list[int], begin: int) -> int | None:
-    """Return the first place from ``begin`` on whose token is a whole word of letters, and is not cut by the next."""
-    for place in range(begin, len(ids) - 1):
-        here, after = tokenizer.decode([ids[place]]), tokenizer.decode([ids[place + 1]])
-        if len(here) >= 3 and here[0] == " " and here[1:].isalpha() and not after[:1].isalpha():
-            return place
-    return None
 
 
 class Ranks(Protocol):
@@ -164,22 +61,35 @@ def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> Prepa
     if ranks.is_leader and config.data.prepare_bundled:
         _prepare_bundled(config)
     if ranks.is_node_leader:
+        clean_leftovers(say)
         for name, stream in config.data.streams.items():
-            _fetch_small_files(stream, config.eval.max_seq_len if name in config.eval.streams else None)
+            if stream.remote is not None:
+                fetch_stream(config, name, stream, stream.remote, say)
     ranks.barrier()
     manifests = {
-        name: verify_manifest(Path(stream.local), shards_are_local=stream.remote is None)
+        name: verify_manifest(
+            Path(stream.local), shards_are_local=stream.remote is None, read_headers=ranks.is_node_leader
+        )
         for name, stream in config.data.streams.items()
     }
+    _check_streams(config, manifests, say)
+    if config.data.verify == "all" and ranks.is_node_leader:
+        _hash_all(config, manifests, say)
+    ranks.barrier()  # what only the first rank of a node has looked at
+    return PreparedData(dict(config.data.streams), manifests, config.data.verify)
+
+
+def _check_streams(config: Config, manifests: dict[str, Manifest], say: Callable[[str], None]) -> None:
+    """Check what manifests and config say of each other."""
     _check_tokenizer(config, manifests)
     for phase_name, phase in config.phases.items():
         for stream_name in phase.streams:
             for line in _check_phase(config, phase_name, phase, stream_name, manifests[stream_name]):
                 say(f"note: {line}")
+        check_cache_limit(config, phase_name, phase, manifests)
     for stream_name in config.eval.streams:
-        if _blocks_of(stream_name, manifests[stream_name], config.eval.max_seq_len, "val").num_blocks == 0:
+        if blocks_of(stream_name, manifests[stream_name], config.eval.max_seq_len, "val").num_blocks == 0:
             raise DataError(f"stream {stream_name!r} has no validation blocks", "prepare it with val_fraction above 0")
-    return PreparedData(dict(config.data.streams), manifests)
 
 
 def _prepare_bundled(config: Config) -> None:
@@ -195,27 +105,6 @@ def _prepare_bundled(config: Config) -> None:
         )
     caps = {phase.max_seq_len for phase in config.phases.values()} | {config.eval.max_seq_len}
     prepare_bundled(roots.pop(), config.data.block_tokens, tuple(sorted(caps)), config.model.vocab_size)
-
-
-def _fetch_small_files(stream: StreamConfig, validation_max_seq_len: int | None) -> None:
-    """Fetch a remote stream's manifest, tokenizer and validation split into its cache, once a node."""
-    if stream.remote is None:
-        return
-    local = Path(stream.local)
-    for name in (*TOKENIZER_FILES, "manifest.json"):
-        if not (local / name).exists():
-            fetch(f"{stream.remote}/{name}", local / name)
-    if validation_max_seq_len is not None:
-        blocks = read_manifest(local).split(validation_max_seq_len, "val")
-        if blocks.num_blocks > 0:
-            fetch_split(f"{stream.remote}/{blocks.path}", local / blocks.path)
-
-
-def _blocks_of(stream_name: str, manifest: Manifest, max_seq_len: int, split: str) -> SplitBlocks:
-    try:
-        return manifest.split(max_seq_len, split)
-    except DataError as error:
-        raise DataError(f"stream {stream_name!r} is {error.cause}", error.remedy) from None
 
 
 def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
@@ -251,7 +140,7 @@ def _check_phase(
     config: Config, phase_name: str, phase: PhaseConfig, stream_name: str, manifest: Manifest
 ) -> list[str]:
     """Refuse a phase whose cap is long and whose documents are not; return warnings about fill."""
-    blocks = _blocks_of(stream_name, manifest, phase.max_seq_len, "train")
+    blocks = blocks_of(stream_name, manifest, phase.max_seq_len, "train")
     if blocks.num_blocks == 0:
         raise DataError(
             f"stream {stream_name!r} of phase {phase_name!r} has no training blocks", "prepare it from more text"
@@ -270,3 +159,19 @@ def _check_phase(
             f"prepare it with larger block_tokens (now {config.data.block_tokens}) or from more text"
         ]
     return []
+
+
+def _hash_all(config: Config, manifests: dict[str, Manifest], say: Callable[[str], None]) -> None:
+    """Compare the hashes of all shards that are on this node, with progress on the first one."""
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    begin_s, num_bytes = time.monotonic(), 0
+    for is_remote in (False, True):
+        splits = [
+            packed_split(name, config.data.streams[name], manifests[name], max_seq_len, split)
+            for name, max_seq_len, split in used_splits(config)
+            if (config.data.streams[name].remote is not None) == is_remote
+        ]
+        num_bytes += hash_shards(splits, console, must_exist=not is_remote)
+    duration_s = time.monotonic() - begin_s
+    speed = num_bytes / max(duration_s, 1e-6) / 1e9
+    say(f"verified {num_bytes / 1e9:.3g} GB of shards by hash in {duration_s:.0f} s ({speed:.2g} GB/s)")

@@ -4,7 +4,8 @@ Streaming numbers its shared memory: each node's first rank looks for the lowest
 other ranks, and takes it. Two nodes on one host (two torchrun agents, two runs started together) find the same number,
 and the second dies; and a stream with a remote is refused if any earlier dataset, even a dead one, had the same cache
 folder. Here the first rank of each node draws a number and takes it at once, or draws again; the others of its node are
-told. Names can then neither collide nor be taken by what a killed run left over.
+told. Names can then neither collide nor be taken by what a killed run left over. The first rank holds the number's
+owner file for as long as it lives, by which the next start tells what is left over (``leftovers.py``).
 """
 
 import secrets
@@ -15,6 +16,8 @@ from streaming.base.constant import LOCALS
 from streaming.base.shared import SharedMemory
 from streaming.base.shared.prefix import _get_path, _pack_locals
 from streaming.base.world import World
+
+from padless.data.leftovers import hold, release
 
 _LOWEST, _HIGHEST = 100_000, 999_999  # six digits: macOS allows few characters
 
@@ -55,10 +58,13 @@ def claim_prefix(
 def _claim(streams_local: list[str], retry: int) -> tuple[int, SharedMemory]:
     for _ in range(retry):
         prefix = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST + 1)
+        if not hold(prefix):
+            continue
         data = _pack_locals(streams_local, prefix)
         try:
             memory = SharedMemory(_get_path(prefix, LOCALS), True, len(data))
         except FileExistsError:
+            release(prefix)
             continue
         memory.buf[: len(data)] = data
         return prefix, memory

@@ -125,7 +125,9 @@ class TokenStore:
 
     def __init__(self, folder: Path, num_tasks: int, dtype: str) -> None:
         self.summaries = [_read_summary(folder, task) for task in range(num_tasks)]
-        self._documents = [np.load(task_path(folder, task, "documents.npy")) for task in range(num_tasks)]
+        self._documents = [
+            np.load(task_path(folder, task, "documents.npy"), allow_pickle=False) for task in range(num_tasks)
+        ]
         self._tokens: list[NDArray[np.unsignedinteger]] = []
         for task, documents in enumerate(self._documents):
             path = task_path(folder, task, "tokens")
