@@ -1,19 +1,28 @@
-"""The ranks of this run: started once, used by the loader, the callbacks and the checkpoint writer."""
+"""The ranks of this run: started once, used by the loader, the callbacks and the checkpoint writer.
+
+Joining, lost ranks and leaving are by name: ``join`` says who arrives, ``presence`` who is still there.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from types import TracebackType
 from typing import TypeVar
 
 import torch
 import torch.distributed
 from composer.devices import Device, DeviceCPU, DeviceGPU
 from composer.utils import dist
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]  # documented
 
 from padless.config.schema import HardwareConfig
-from padless.errors import ConfigError, TrainingError
+from padless.errors import ConfigError, PadlessError, Stopped, TrainingError
+from padless.processes import die_with_launcher
+from padless.train.join import MeetingPoint, check_in
+from padless.train.presence import Presence
 
 T = TypeVar("T")
 
@@ -23,12 +32,43 @@ _LEADER_WORK = timedelta(hours=2)  # how long ranks wait while the first prepare
 
 @dataclass(frozen=True)
 class World:
-    """Rank, number of ranks and device of this process."""
+    """Rank, number of ranks and device of this process. As a context manager it tells the others how this rank left."""
 
     rank: int
     size: int
     device: Device
     gloo: torch.distributed.ProcessGroup | None  # for small host objects; None with one rank
+    hosts: tuple[str, ...] = ()  # by rank
+    presence: Presence | None = None  # None with one rank
+
+    def __enter__(self) -> "World":
+        """Return the world itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave, with the error if there is one."""
+        self.close(error)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Tell the other ranks that this one ends, so that its end is no loss, or which error it was.
+
+        Args:
+            error: what ends it; None in good order.
+        """
+        if self.presence is not None:
+            cause = error.cause if isinstance(error, PadlessError) else str(error)
+            code = 0 if error is None else getattr(error, "exit_code", 1)
+            self.presence.leave(code, (cause.splitlines() or [type(error).__name__])[0] if error else "")
+
+    def when_a_rank_is_lost(self, tell: Callable[[str, int], None]) -> None:
+        """Have ``tell(line, exit code)`` called before this process is ended because another rank is lost.
+
+        It runs in a thread, while the main thread sits in a collective, and has 10 s.
+        """
+        if self.presence is not None:
+            self.presence.on_loss = tell
 
     @property
     def is_leader(self) -> bool:
@@ -59,7 +99,7 @@ class World:
         if self.gloo is None:
             return [item]
         items: list[T | None] = [None] * self.size
-        with _lost_ranks_named():
+        with self.naming_lost_ranks():
             torch.distributed.all_gather_object(items, item, group=self.gloo)
         return items  # pyright: ignore[reportReturnType]  # every place has been filled
 
@@ -70,20 +110,33 @@ class World:
             TrainingError: another rank has ended.
         """
         if self.gloo is not None:
-            with _lost_ranks_named():
+            with self.naming_lost_ranks():
                 torch.distributed.barrier(group=self.gloo)
+
+    @contextlib.contextmanager
+    def naming_lost_ranks(self) -> Iterator[None]:
+        """Say in one line what gloo and NCCL say in a traceback, and which rank it was.
+
+        Raises:
+            TrainingError: a collective failed because another rank has ended.
+            Stopped: that rank was stopped by a signal.
+        """
+        with _naming(self.presence):
+            yield
 
 
 @contextlib.contextmanager
-def _lost_ranks_named() -> Iterator[None]:
-    """Say in one line what gloo says in a traceback: the cause stands in the output of the rank that ended first."""
+def _naming(presence: Presence | None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "gloo" not in str(error):
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
+        loss = presence.explain() if presence is not None else None
+        if loss is not None and loss.exit_code == Stopped.exit_code:
+            raise Stopped(loss.line) from error
         raise TrainingError(
-            f"another rank has ended or does not answer ({str(error).splitlines()[0]})",
+            loss.line if loss else f"another rank has ended or does not answer ({str(error).splitlines()[0]})",
             "look for its own error in the output; the same command goes on from the last checkpoint",
         ) from error
 
@@ -93,7 +146,9 @@ def start_world(hardware: HardwareConfig) -> World:
 
     Raises:
         ConfigError: a GPU is asked for and there is none, or the ranks are not those the config was checked for.
+        TrainingError: a rank has not arrived within ``hardware.rank_timeout_s``.
     """
+    die_with_launcher()
     adopt_torchrun_environment()
     has_gpu = torch.cuda.is_available()
     if hardware.device == "gpu" and not has_gpu:
@@ -102,15 +157,42 @@ def start_world(hardware: HardwareConfig) -> World:
     if hardware.num_threads is not None:
         torch.set_num_threads(hardware.num_threads)
     device = DeviceGPU() if use_gpu else DeviceCPU()
-    dist.initialize_dist(device, timeout=_TIMEOUT_S)
     size = dist.get_world_size()
     if hardware.world_size is not None and hardware.world_size != size:
         raise ConfigError(
             f"hardware.world_size={hardware.world_size}, but the launcher started {size} ranks",
             f"start {hardware.world_size} ranks (composer -n, torchrun --nproc-per-node), or set hardware.world_size",
         )
-    gloo = torch.distributed.new_group(backend="gloo", timeout=_LEADER_WORK) if size > 1 else None
-    return World(dist.get_global_rank(), size, device, gloo)
+    if size > 1:
+        return _join(device, hardware.rank_timeout_s)
+    dist.initialize_dist(device, timeout=_TIMEOUT_S)
+    return World(0, 1, device, None, (socket.gethostname(),))
+
+
+def _join(device: Device, timeout_s: float) -> World:
+    """Meet the other ranks, watch over them, and only then make the process groups."""
+    point = MeetingPoint.from_environment()
+    store = point.open(timeout_s)
+    members = check_in(point, point.marks(store), timeout_s)
+    presence = Presence(
+        lambda: point.marks(point.connect()),
+        point.rank,
+        members,
+        timeout_s,
+        holder=point.holder,
+        rank_0_holds_store=not point.agent_holds_store,
+    )
+    presence.start()
+    with _naming(presence):
+        torch.distributed.init_process_group(
+            device.dist_backend,
+            store=PrefixStore("default_pg", store),
+            rank=point.rank,
+            world_size=point.size,
+            timeout=timedelta(seconds=_TIMEOUT_S),
+        )
+        gloo = torch.distributed.new_group(backend="gloo", timeout=_LEADER_WORK)
+    return World(point.rank, point.size, device, gloo, tuple(member.host for member in members), presence)
 
 
 def adopt_torchrun_environment() -> None:

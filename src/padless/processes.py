@@ -1,0 +1,99 @@
+"""Processes of this machine: which are alive, and who dies with whom. Needs no torch.
+
+SIGKILL of ``torchrun`` or ``composer`` leaves their ranks alive, and a second start would be a second writer. So a rank
+asks the kernel to be killed with the process that started it, and a loader process with its rank.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 1.0
+
+
+def boot_id() -> str:
+    """Return a name for this boot of this machine; containers on one kernel share it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return os.uname().nodename
+
+
+def pid_space() -> str:
+    """Return a name for the processes among which a process id means something: this boot, this PID namespace."""
+    try:
+        return f"{boot_id()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return boot_id()
+
+
+def started_ticks(pid: int) -> int | None:
+    """Return when a process of this machine started, in clock ticks since boot; None if unknown or ended."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in ("Z", "X") else None
+
+
+def has_ended(pid: int, ticks: int | None) -> bool:
+    """Return whether the process that had ``pid`` and started at ``ticks`` is gone or a zombie; unknown is False."""
+    if ticks is None or not Path("/proc/self/stat").exists():
+        return False
+    return started_ticks(pid) != ticks
+
+
+def die_with_launcher() -> None:
+    """Have this rank killed when the launcher that started it ends; without RANK and LOCAL_RANK nothing happens.
+
+    On Linux the kernel does it (it watches the thread that started the rank: the main thread in ``torchrun`` and
+    ``composer``); elsewhere a thread looks every second. Called first thing, so that a launcher that ended before the
+    call is missed only in the moment between.
+    """
+    if "RANK" in os.environ and "LOCAL_RANK" in os.environ:
+        _die_with(os.getppid())
+
+
+def shield_loader_process(worker_id: int = 0) -> None:  # noqa: ARG001 - the signature of torch's worker_init_fn
+    """Make a loader process die with its rank, at once, and leave stop signals to the rank.
+
+    ``torchrun`` and schedulers signal whole process groups. A loader process that ended on SIGTERM would make the
+    rank's next batch an error, in place of the checkpoint that the signal asks for. SIGTERM from the rank itself,
+    which is how torch ends its loader processes, still ends it.
+    """
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nobody can be asked who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_on_sigterm_of, args=(parent,), daemon=True).start()
+    _die_with(parent)
+
+
+def _end_on_sigterm_of(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) == 0:
+        if os.getppid() != parent:  # it ended before the kernel knew of our wish
+            os.kill(os.getpid(), signal.SIGKILL)
+        return
+    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
