@@ -2,22 +2,31 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+_CHUNK_BYTES = 1 << 20
+
 
 @contextmanager
 def durable_file(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing; it appears under its name, synced to disk, only if the body does not raise."""
+    """Open ``path`` for writing; it appears under its name, synced to disk, only if the body does not raise.
+
+    Until then it is ``<name>.partial``, which is removed when the body or the disk fails; only a kill leaves it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -36,7 +45,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
+def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file as hex, telling ``on_bytes`` of each chunk's size."""
+    if on_bytes is None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""``padless checkpoints RUN``: what a run has on disk, what state it is in, and which one a resume would take."""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from padless.checkpoint.listing import UNFINISHED, CheckpointRow, list_checkpoints
+from padless.checkpoint.names import FOLDER
+from padless.checkpoint.space import in_words
+from padless.data.progress import Progress
+from padless.errors import CheckpointError, ConfigError
+from padless.units import approximate_tokens
+
+_RUNS = Path("runs")
+_VERIFY = ("size", "hash")
+_SHOWN_RUNS = 8
+
+
+def checkpoints_command(arguments: list[str], as_json: bool) -> None:
+    """List the checkpoints of a run: ``RUN [verify=size|hash]``.
+
+    Args:
+        arguments: the run's folder or its name under ``runs/``; ``verify=hash`` reads every file, ``size`` (the
+            default) compares sizes only.
+        as_json: print one JSON object instead of a table.
+
+    Raises:
+        ConfigError: an argument is not understood.
+        CheckpointError: there is no such run, or its folder cannot be read.
+    """
+    name, verify = _parse(arguments)
+    run_folder = _find_run(name)
+    rows = _list(run_folder, read_files=verify == "hash")
+    if as_json:
+        newest = newest_row(rows)
+        found = {
+            "ok": True,
+            "run": str(run_folder),
+            "checkpoints": [_plain(row) for row in rows],
+            "resume": None if newest is None else str(newest.path),
+        }
+        sys.stdout.write(json.dumps(found) + "\n")
+        return
+    print_checkpoints(run_folder, rows, Console())
+
+
+def newest_row(rows: Sequence[CheckpointRow]) -> CheckpointRow | None:
+    """Return the one a resume would take: the newest that is whole, as far as it was looked at."""
+    whole = [row for row in rows if row.is_whole]
+    return max(whole, key=lambda row: (row.clock_tokens, row.phase)) if whole else None
+
+
+def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: Console) -> None:
+    """Print a line a checkpoint by clock, and which one a resume would take."""
+    if rows:
+        table = Table(title=f"{run_folder}: checkpoints", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for heading in ("phase", "tokens", "step", "LR", "eval loss", "size", "state", "kept because"):
+            is_number = heading in ("tokens", "step", "LR", "eval loss", "size")
+            is_text = heading in ("phase", "state", "kept because")
+            table.add_column(
+                heading, justify="right" if is_number else "left", overflow="fold" if is_text else "crop",
+                no_wrap=is_number,
+            )  # fmt: skip
+        for row in rows:
+            table.add_row(*_cells(row))
+        console.print(table, highlight=False)
+    console.print(_resume_text(run_folder, rows), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(row: CheckpointRow) -> tuple[str, ...]:
+    return (
+        row.phase,
+        approximate_tokens(row.clock_tokens),
+        "" if row.step is None else f"{row.step:,}",
+        "" if row.lr is None else f"{row.lr:.2e}",
+        "" if row.eval_loss is None else f"{row.eval_loss:.4f}",
+        in_words(row.size_bytes),
+        row.state,
+        row.kept or "",
+    )
+
+
+def _resume_text(run_folder: Path, rows: Sequence[CheckpointRow]) -> str:
+    newest = newest_row(rows)
+    if newest is not None:
+        unread = "" if newest.state == "whole" else ", if its hash is right (verify=hash looks)"
+        name = newest.path.relative_to(run_folder)
+        return f"a resume would take {name} ({newest.clock_tokens:_} tokens{unread})"
+    if any(not row.state.startswith(UNFINISHED) for row in rows):
+        return "a resume would stop with an error: there are checkpoints, but none is whole"
+    return f"a resume would start from the beginning: {run_folder} has no checkpoint"
+
+
+def _list(run_folder: Path, read_files: bool) -> list[CheckpointRow]:
+    if not read_files:
+        return list_checkpoints(run_folder, read_files=False)
+    total = sum(row.size_bytes for row in list_checkpoints(run_folder, read_files=False) if row.is_whole)
+    done = 0
+    with Progress(Console(stderr=True), "reading", total) as progress:
+
+        def add(num_bytes: int) -> None:
+            nonlocal done
+            done += num_bytes
+            progress.show(done)
+
+        return list_checkpoints(run_folder, read_files=True, on_bytes=add)
+
+
+def _plain(row: CheckpointRow) -> dict[str, object]:
+    """Return a row as JSON has it: no infinite numbers, the path as text."""
+    values = {**dataclasses.asdict(row), "path": str(row.path)}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, str]:
+    remedy = "write: padless checkpoints <run folder or name> [verify=size|hash]"
+    names, verify = [], "size"
+    for text in arguments:
+        key, separator, value = text.partition("=")
+        if key == "verify" and separator:
+            verify = value
+        else:
+            names.append(text)
+    if verify not in _VERIFY:
+        raise ConfigError(f"verify={verify} is not one of {', '.join(_VERIFY)}", remedy)
+    if len(names) != 1:
+        raise ConfigError(f"{len(names)} runs given ({', '.join(names) or 'none'}), one is needed", remedy)
+    return names[0], verify
+
+
+def _find_run(name: str) -> Path:
+    given = Path(name)
+    for folder in (given, _RUNS / name):
+        if _is_run(folder):
+            return folder
+    near = sorted({path for parent in (given.parent, given, _RUNS) for path in _runs_in(parent)})
+    shown = ", ".join(str(path) for path in near[:_SHOWN_RUNS])
+    more = f" and {len(near) - _SHOWN_RUNS} more" if len(near) > _SHOWN_RUNS else ""
+    what = "is not the folder of a run" if given.exists() else "is no folder, and no run under runs/ has this name"
+    raise CheckpointError(
+        f"{name} {what}", f"give one of {shown}{more}" if near else "give the folder of a run, as run.folder/run.name"
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() or (folder / FOLDER).is_dir()
+
+
+def _runs_in(parent: Path) -> list[Path]:
+    try:
+        return [path for path in parent.iterdir() if _is_run(path)]
+    except OSError:
+        return []

@@ -1,0 +1,37 @@
+import os
+
+import pytest
+import torch
+
+from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+
+
+def small(phase="short", clock=900, **facts):
+    """Return a checkpoint of one weight with its moments."""
+    weight = torch.full((4,), float(clock))
+    moments = {"exp_avg": weight * 2, "exp_avg_sq": weight * 3, "eps_sq": torch.tensor(1e-12), "kahan_comp": None}
+    optimizer = {"moments": {"w": moments}, "group_steps": {"0": torch.tensor(3, dtype=torch.int32), "1": None}}
+    return Checkpoint({"w": weight}, optimizer, {"phase": phase, "clock_tokens": clock, "step": clock // 100, **facts})
+
+
+@pytest.fixture(name="small")
+def small_fixture():
+    return small
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Return a function that saves a small checkpoint in the run folder ``tmp_path`` and returns its path."""
+
+    def save(phase, clock, *, lr=None, kept=None, **facts):
+        path = checkpoint_path(tmp_path, phase, clock)
+        save_checkpoint(path, small(phase, clock, **facts), "hash", lr=lr, kept=kept)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def not_root():
+    if os.geteuid() == 0:
+        pytest.skip("root reads and writes whatever the permissions say")
