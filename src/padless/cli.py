@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from padless.errors import ConfigError, PadlessError
+from padless.errors import ConfigError, PadlessError, Stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
-    """Run ``action`` and return 0, or 2 after printing a mistake of the user's; other errors keep their traceback.
+    """Run ``action`` and return 0 (or the code it returns), 2 after a mistake of the user's, 85 after a stop signal.
+
+    Other errors keep their traceback.
 
     Args:
         action: what to do.
@@ -32,17 +34,21 @@ def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
     Before the ranks have joined they all meet the same mistake and only the first prints it. Afterwards an error may
     be one rank's own (its disk, its blocks), so each prints, others than the first with their number.
     """
+    rank = os.environ.get("RANK", "0")
     try:
-        action()
+        result = action()
+    except Stopped as stop:
+        if rank == "0":
+            print(f"{stop}", file=sys.stderr, flush=True)
+        return stop.exit_code
     except PadlessError as error:
-        rank = os.environ.get("RANK", "0")
         if rank == "0" and as_json:
             print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))
         if rank == "0" or _ranks_have_joined():
             prefix = "" if rank == "0" else f"[rank {rank}] "
             print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    return 0
+    return result if type(result) is int else 0
 
 
 def _ranks_have_joined() -> bool:

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: one line of cause, one line of remedy, no traceback (exit code 2).
 
-Everything else is our fault and keeps its traceback (exit code 1).
+Everything else is our fault and keeps its traceback (exit code 1). A run that a signal stopped ends with 85, which is no
+error: start me again.
 """
 
 
@@ -42,3 +43,13 @@ class ModelError(PadlessError):
 
 class TrainingError(PadlessError):
     """Training had to stop: a loss that is not finite, a lost rank."""
+
+
+class Stopped(Exception):
+    """A signal stopped the run; the same command goes on from its newest checkpoint.
+
+    Args:
+        message: what stopped it and where it stands, one line.
+    """
+
+    exit_code = 85

@@ -154,6 +154,34 @@ WRONG = [
     ),
     ("", "init.allow_theta_change=true", "no effect with init.kind=random", "remove it"),
     ("start.source=x", "start.keep=[weights,optimizer]", "no effect without start.source", "set start.source"),
+    ("start.source=x", "start.keep=[clock]", "start.keep=[clock] is not something", "[weights,optimizer,clock]"),
+    ("run.keep_newest_checkpoints=1", "run.keep_newest_checkpoints=0", "would delete the checkpoint", "1 or more"),
+    (
+        "phases.context.keep_every_tokens=37.8B",
+        "phases.context.keep_every_tokens=40B",
+        "keep_every_tokens=40_000_000_000 is not a multiple of save_every_tokens=18_900_000_000",
+        "37_800_000_000",
+    ),
+    ("", "run.keep_newest_checkpoints=null", "has no effect with run.keep_newest_checkpoints=null", "remove it"),
+    ("data.verify=all", "data.cache_limit_bytes=0", "cache_limit_bytes=0 is not above 0", "null"),
+    ("", "data.cache_limit_bytes=1000000000", "'main', which has no remote: they are the only copy", "a remote"),
+    ("hardware.rank_timeout_s=10", "hardware.rank_timeout_s=9.5", "rank_timeout_s=9.5 is less than 10", "180"),
+    ("guard.window_steps=8", "guard.window_steps=7", "window_steps=7 is less than 8", "64"),
+    ("guard.max_in_a_row=1", "guard.max_in_a_row=0", "max_in_a_row=0 is less than 1", "1 or more"),
+    ("guard.spike_deviations=1", "guard.spike_deviations=0", "spike_deviations=0 is not above 0", "10"),
+    ("guard.spike_min_nats=0.1", "guard.spike_min_nats=-1", "spike_min_nats=-1 is not above 0", "0.5"),
+    (
+        "run.accept_changes=[run.seed,phases.context.shuffle_seed,data.streams.main]",
+        "run.accept_changes=[model.hidden_size]",
+        "names model.hidden_size, and a run cannot go on with another value",
+        "start.source=<checkpoint>",
+    ),
+    (
+        "run.accept_changes=[model.mlp_dropout]",
+        "run.accept_changes=[phases.context.tokens]",
+        "cannot go on",
+        "branch off",
+    ),
     ("eval.max_seq_len=8192", "eval.max_seq_len=8200", "eval.max_seq_len=8200", "fits a block"),
     ("eval.streams=[main,long]", "eval.streams=[web]", "'web', which is not in data.streams", "main, long, anneal"),
     ("", "eval.streams=[main,main]", "names a stream twice", "name each once"),
@@ -217,12 +245,22 @@ def test_each_wrong_combination_is_refused_with_its_remedy(overrides, cause, rem
         ["phases.context.masking={shape: linear, end_rate: 0.1}"],
         ["phases.context.lr={shape: warmup_stable_decay, warmup_tokens: 199B, decay_tokens: 51B, floor: 0.1}"],
         ["start.source=x", "start.keep=[weights,optimizer]"],
+        ["start.source=x", "start.keep=[weights,optimizer,clock]"],
+        ["guard=skip"],
+        ["guard=rewind"],
         ["phases.pretrain.batch.warmup=null"],
     ],
     ids=" ".join,
 )
 def test_right_combinations_pass(overrides):
     assert checked(BASE, *overrides) == []
+
+
+def test_a_cache_limit_is_for_streams_that_all_have_a_remote():
+    remotes = [f"data.streams.{name}.remote=s3://bucket/{name}" for name in ("main", "long", "anneal")]
+    assert checked(BASE, "data.cache_limit_bytes=1000000000", *remotes) == []
+    with pytest.raises(ConfigError, match="stream 'long', which has no remote"):
+        checked(BASE, "data.cache_limit_bytes=1000000000", remotes[0], remotes[2])
 
 
 def test_short_runs_may_use_sdpa_on_a_gpu():

@@ -1,35 +1,22 @@
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from streaming import MDSWriter
+from small_streams import BLOCK_TOKENS, write_source, write_split
 
 from padless.data.collate import Block
-from padless.data.loader import BatchRules, StepLoader
+from padless.data.loader import BatchRules, StepLoader, leave_out
 from padless.data.masking import MaskingRule
-from padless.data.mds import BlockReader, StreamSource, ValidationBlocks, fetch_split, pass_blocks
+from padless.data.mds import BlockReader, StreamSource, ValidationBlocks, pass_blocks
+from padless.data.remote import fetch_index, fetch_split
+from padless.schedule.skipped import SkippedRange
 
-BLOCK_TOKENS = 32
 RULES = BatchRules(BLOCK_TOKENS, 16, 3, MaskingRule.build(100, 4, [0, 1, 2, 3, 4], 0.8, 0.1), seed=17, phase_index=0)
-
-
-def write_stream(folder: Path, num_blocks: int, seed: int = 0) -> Path:
-    draw = np.random.default_rng(seed)
-    columns = {"block": "int", "tokens": "ndarray:uint16", "lengths": "ndarray:int32"}
-    with MDSWriter(out=str(folder), columns=columns, hashes=["xxh64"], size_limit=1 << 11) as writer:
-        for index in range(num_blocks):
-            first, second = int(draw.integers(1, 17)), int(draw.integers(1, 16))
-            tokens = draw.integers(5, 100, first + second).astype(np.uint16)
-            writer.write({"block": index, "tokens": tokens, "lengths": np.array([first, second], np.int32)})
-    return folder
 
 
 @pytest.fixture
 def sources(tmp_path):
-    return [
-        StreamSource("a", write_stream(tmp_path / "a", 37), None, 0.7, 37),
-        StreamSource("b", write_stream(tmp_path / "b", 5, seed=1), None, 0.3, 5),
-    ]
+    return [write_source(tmp_path / "a", 37, 0.7), write_source(tmp_path / "b", 5, 0.3, seed=1)]
 
 
 def read(sources, position, count, quantum=4, microbatch=1, workers=0):
@@ -77,23 +64,24 @@ def test_passes_are_shuffled_anew_and_mixed_in_proportion(sources):
 
 
 def test_data_smaller_than_a_batch_repeats(tmp_path):
-    source = StreamSource("b", write_stream(tmp_path / "b", 5), None, 1.0, 5)
-    blocks = read([source], 0, 16, quantum=8)
+    blocks = read([write_source(tmp_path / "b", 5)], 0, 16, quantum=8)
     assert len(set(blocks)) == 5
 
 
 def test_a_remote_is_read_through_a_local_cache(tmp_path):
-    remote = write_stream(tmp_path / "remote", 12)
-    source = StreamSource("a", tmp_path / "cache", str(remote), 1.0, 12)
-    blocks = read([source], 0, 12)
+    original = write_split(tmp_path / "remote", 12)
+    cached = replace(original, folder=tmp_path / "cache")
+    fetch_index(str(original.folder), cached)
+    blocks = read([StreamSource(cached, str(original.folder), 1.0)], 0, 12)
     assert sorted(index for _, index in blocks) == list(range(12))
     assert any((tmp_path / "cache").glob("*.mds"))
-    fetch_split(str(remote), tmp_path / "val")
-    assert len(ValidationBlocks("a", tmp_path / "val")) == 12
+    validation = replace(original, folder=tmp_path / "val")
+    fetch_split(str(original.folder), validation)
+    assert len(ValidationBlocks(validation)) == 12
 
 
 def test_validation_blocks_are_those_on_disk(tmp_path):
-    split = ValidationBlocks("a", write_stream(tmp_path / "a", 37))
+    split = ValidationBlocks(write_split(tmp_path / "a", 37))
     assert [split[index].index for index in range(37)] == list(range(37))
 
 
@@ -114,7 +102,7 @@ def test_masks_are_the_same_for_one_rank_and_two():
     alone = StepLoader(iter([blocks_of([1]), blocks_of([1])]), RULES)
     alone.begin_step(7, 2, 0.5)
     one_rank = next(iter(alone))
-    shares = [([("a", 1)], 20), ([("a", 1)], 20)]
+    shares = [([("a", 1)], 20, None), ([("a", 1)], 20, None)]
     two_ranks = []
     for rank in range(2):
         loader = StepLoader(iter([blocks_of([1])]), RULES, rank, lambda _share: shares)
@@ -129,3 +117,27 @@ def test_a_step_has_to_be_announced():
     loader = StepLoader(iter([blocks_of([1])]), RULES)
     with pytest.raises(RuntimeError, match="begin_step was not called"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_blocks_left_out_are_not_read_and_the_rest_moves_up(ranks):
+    ranges = [SkippedRange("short", 8, 4), SkippedRange("short", 16, 8)]
+    expected = [number for number in range(4, 40) if number not in (8, 9, 10, 11, *range(16, 24))]
+    seen = []
+    for rank in range(ranks):
+        own = [[number] for number in range(4 + rank, 40, ranks)]  # each rank has every so-many-th block of a step
+        seen += [number for microbatch in leave_out(iter(own), 4, ranks, ranges) for number in microbatch]
+    assert sorted(seen) == expected
+
+
+def test_a_wish_to_stop_of_any_rank_reaches_all_in_the_same_step():
+    block = [Block("a", 0, np.arange(5, 15, dtype=np.uint16), np.array([10], np.int32))]
+    loader = StepLoader(iter([block] * 3), RULES, 0, lambda share: [share, ([("a", 1)], 3, "SIGUSR1")])
+    loader.begin_step(0, 1, 0.3)
+    next(iter(loader))
+    assert loader.last_step.stop == "SIGUSR1"
+    assert loader.last_step.block_ids == [("a", 0), ("a", 1)]
+    alone = StepLoader(iter([block] * 3), RULES, wish_to_stop=lambda: "SIGTERM")
+    alone.begin_step(0, 1, 0.3)
+    next(iter(alone))
+    assert alone.last_step.stop == "SIGTERM"

@@ -231,8 +231,9 @@ def test_a_run_folder_of_other_data_is_refused(old_run, tmp_path):
     arguments = [item.replace(str(PREPARED), str(root)) for item in overrides(old_run.parent)]
     error = refusal(arguments)
     assert "belongs to another config" in error
-    assert "data of stream 'code': " in error
-    assert "data of stream 'general'" not in error
+    assert "data.streams.code: content " in error
+    assert "data.streams.general" not in error
+    assert "run.accept_changes=[data.streams.code]" in error
 
 
 @pytest.mark.slow

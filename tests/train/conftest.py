@@ -13,7 +13,10 @@ from padless.data.masking import MaskingRule
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.schedule.phases import plan_phases
+from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup
+from padless.train.callbacks.checkpointing import SaveCheckpoint
+from padless.train.callbacks.guard import GuardSteps
 from padless.train.callbacks.record import StepRecord
 from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
@@ -30,12 +33,17 @@ def _blocks():
         number += 1
 
 
+CPU = Compute(torch.device("cpu"), None, "sdpa")
+
+
 @dataclass
 class TinyPhase:
     """What a phase is made of, before its Trainer."""
 
     plan: object
     model: MaskedLM
+    composer_model: ComposerMaskedLM
+    config: object
     loader: StepLoader
     record: StepRecord
     world: World
@@ -47,7 +55,7 @@ class TinyPhase:
         from composer.core import DataSpec
 
         return Trainer(
-            model=ComposerMaskedLM(self.model, Compute(torch.device("cpu"), None, "sdpa")),
+            model=self.composer_model,
             train_dataloader=DataSpec(
                 self.loader,
                 split_batch=split_step,
@@ -63,6 +71,27 @@ class TinyPhase:
             accumulate_train_batch_on_tokens=True,
             spin_dataloaders=False,
             progress_bar=False,
+        )
+
+    def guard(self, folder, say=lambda line: None):
+        """Return the guard of this phase, which writes reports into ``folder``."""
+        reporter = BadStepReporter(self.model, self.loader, CPU, self.world, folder, say)
+        return GuardSteps(self.record, self.composer_model, self.config.guard, self.world, reporter)
+
+    def saver(self, folder, end_tokens, keep_newest=None, say=lambda line: None):
+        """Return the callback that saves into ``folder``."""
+        return SaveCheckpoint(
+            self.record,
+            self.loader,
+            self.model,
+            run_folder=folder,
+            meta={"config": {}},
+            config_hash="hash",
+            world=self.world,
+            end_tokens=end_tokens,
+            trained_s=100.0,
+            keep_newest=keep_newest,
+            say=say,
         )
 
 
@@ -81,6 +110,9 @@ def make_phase():
         rules = BatchRules(256, 256, 3, MaskingRule.build(256, 4, [0, 1, 2, 3, 4], 0.8, 0.1), 17, 0)
         optimizer = build_optimizer(model, config.optimizer, plan.phase.lr.peak, plan.phase.weight_decay, is_gpu=False)
         world = World(0, 1, DeviceCPU(), None)
-        return TinyPhase(plan, model, StepLoader(_blocks(), rules), StepRecord(plan), world, optimizer)
+        composer_model = ComposerMaskedLM(model, CPU)
+        return TinyPhase(
+            plan, model, composer_model, config, StepLoader(_blocks(), rules), StepRecord(plan), world, optimizer
+        )
 
     return make

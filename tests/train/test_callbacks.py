@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,12 +14,14 @@ from rich.console import Console
 from padless.checkpoint import load_checkpoint, newest_checkpoint
 from padless.errors import TrainingError
 from padless.schedule.step import settings_at
-from padless.train.callbacks.checkpointing import SaveCheckpoint
-from padless.train.callbacks.finite import StopOnNonFinite
 from padless.train.callbacks.metrics import LogMetrics, MetricsFile, read_metrics
 from padless.train.callbacks.progress import ShowProgress
 from padless.train.callbacks.record import crossed
+from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.phase import build_model
+
+KEEP_EVERY = "phases.short.keep_every_tokens=3_000"
+WARMUP = "phases.short.lr.warmup_tokens=1_000"
 
 
 class Observe(Callback):
@@ -42,25 +46,11 @@ class Observe(Callback):
         )
 
 
-def saver(phase, folder, end_tokens, **more):
-    return SaveCheckpoint(
-        phase.record,
-        phase.model,
-        run_folder=folder,
-        meta={"config": {}},
-        config_hash="hash",
-        world=phase.world,
-        end_tokens=end_tokens,
-        trained_s=100.0,
-        say=more.get("say", lambda line: None),
-    )
-
-
 @pytest.mark.composer
 def test_optimizer_and_batch_follow_the_functions_of_the_clock(make_phase, tmp_path):
     phase = make_phase("phases.short.weight_decay=0.02", "phases.short.masking.rate=0.25")
     observe, metrics = Observe(), MetricsFile(tmp_path / "metrics.jsonl", enabled=True)
-    figures = [StopOnNonFinite(phase.record, phase.loader), LogMetrics(phase.record, phase.loader, metrics, 1)]
+    figures = [phase.guard(tmp_path), LogMetrics(phase.record, phase.loader, metrics, 1)]
     phase.trainer([*figures, observe], 14_000).fit()
     assert len(observe.steps) > 12
     assert {step["blocks"] for step in observe.steps} == {2, 4}
@@ -81,7 +71,7 @@ def test_optimizer_and_batch_follow_the_functions_of_the_clock(make_phase, tmp_p
 def test_checkpoints_are_written_past_each_interval_and_at_the_end(make_phase, tmp_path):
     phase = make_phase("phases.short.save_every_tokens=3_000")
     said = []
-    keep = saver(phase, tmp_path, 8_000, say=said.append)
+    keep = phase.saver(tmp_path, 8_000, say=said.append)
     phase.trainer([keep], 8_000).fit()
     sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoints/short/*.json")]
     assert sorted(each["clock_tokens"] for each in sidecars) == [3_072, 6_144, 8_192]
@@ -92,6 +82,45 @@ def test_checkpoints_are_written_past_each_interval_and_at_the_end(make_phase, t
     assert last.meta["train_seconds"] > 100
     assert all(torch.equal(tensor, last.model[name]) for name, tensor in phase.model.state_dict().items())
     assert int(last.optimizer["group_steps"]["0"]) == last.step
+
+
+def saved_clocks(folder):
+    return sorted(json.loads(path.read_text())["clock_tokens"] for path in folder.glob("checkpoints/short/*.json"))
+
+
+@pytest.mark.composer
+def test_retention_keeps_the_newest_the_kept_ones_and_the_phase_end(make_phase, tmp_path):
+    phase = make_phase("phases.short.tokens=10_000", "phases.short.save_every_tokens=1_000", KEEP_EVERY, WARMUP)
+    phase.trainer([phase.saver(tmp_path, 10_000, keep_newest=2)], 10_000).fit()
+    assert saved_clocks(tmp_path) == [3_072, 6_144, 8_192, 9_216, 10_240]
+    sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoints/short/*.json")]
+    reasons = {each["clock_tokens"]: each["kept"] for each in sidecars}
+    assert reasons == {
+        3_072: "every 3K tokens",
+        6_144: "every 3K tokens",
+        9_216: "every 3K tokens",
+        10_240: "phase end",
+    }
+    assert all(each["lr"] == settings_at(phase.plan, each["clock_tokens"] - 1_024).lr for each in sidecars)
+
+
+@pytest.mark.composer
+def test_a_wish_to_stop_ends_the_run_at_the_next_step_with_a_checkpoint(make_phase, tmp_path):
+    phase = make_phase("phases.short.save_every_tokens=1M")
+    phase.loader._wish_to_stop = lambda: "SIGTERM" if phase.loader.last_step.step == 3 else None
+    phase.trainer([phase.saver(tmp_path, 8_000)], 8_000).fit()
+    assert phase.loader.last_step.stop == "SIGTERM"
+    newest = newest_checkpoint(tmp_path, print)
+    assert newest is not None
+    assert load_checkpoint(newest).step == 5, "four steps were done, the fifth was being assembled"
+
+
+@pytest.mark.composer
+def test_the_line_of_a_resume_is_said_once_with_the_time_to_the_first_batch(make_phase, tmp_path):
+    phase, said = make_phase(), []
+    phase.trainer([AnnounceResume("resumed from a.pt", time.perf_counter() - 5, said.append)], 2_000).fit()
+    assert len(said) == 1
+    assert re.fullmatch(r"resumed from a\.pt; first batch after 5\.\d s", said[0])
 
 
 @pytest.mark.composer
@@ -107,7 +136,7 @@ def test_weights_that_are_not_finite_are_not_saved(make_phase, tmp_path):
     with pytest.raises(
         TrainingError, match=r"head.dense.weight is not finite at clock 3_072 .* \(1 of \d+ tensors\)\n.*lr"
     ):
-        phase.trainer([Break(), saver(phase, tmp_path, 8_000)], 8_000).fit()
+        phase.trainer([Break(), phase.saver(tmp_path, 8_000)], 8_000).fit()
     newest = newest_checkpoint(tmp_path, print)
     assert newest is not None
     assert load_checkpoint(newest).clock_tokens == 2_048

@@ -13,11 +13,13 @@ from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource
 from padless.model.masked_lm import MaskedLM
 from padless.schedule.phases import plan_phases
+from padless.schedule.skipped import SkippedRange
 from padless.train.handover import (
     check_theta,
     check_tokenizer,
     load_source,
     position_blocks,
+    skip_step,
     state_from_run,
     state_from_source,
     with_rewarmup,
@@ -42,10 +44,10 @@ def checkpoint_file(folder, config, moments=None):
 def test_position_starts_at_0_where_the_data_is_new_and_goes_on_where_it_is_the_same(config):
     short, context, anneal = plan_phases(config)
     plans = (short, context, anneal)
-    assert position_blocks(plans, short, 10 * BLOCK, BLOCK) == 10
-    assert position_blocks(plans, context, context.start_tokens, BLOCK) == 0
-    assert position_blocks(plans, context, context.start_tokens + 4 * BLOCK, BLOCK) == 4
-    assert position_blocks(plans, anneal, anneal.start_tokens, BLOCK) == 0
+    assert position_blocks(plans, short, 10 * BLOCK, ()) == 10
+    assert position_blocks(plans, context, context.start_tokens, ()) == 0
+    assert position_blocks(plans, context, context.start_tokens + 4 * BLOCK, ()) == 4
+    assert position_blocks(plans, anneal, anneal.start_tokens, ()) == 0
 
 
 @pytest.mark.parametrize("more_tokens", [0, 8 * BLOCK])
@@ -58,8 +60,8 @@ def test_position_goes_on_over_several_phases_on_the_same_data(config, more_toke
     more = plans[3]
     expected = (more.start_tokens + more_tokens - plans[1].start_tokens) // BLOCK
     assert expected > 190
-    assert position_blocks(plans, more, more.start_tokens + more_tokens, BLOCK) == expected
-    assert position_blocks(plans, plans[4], plans[4].start_tokens, BLOCK) == 0
+    assert position_blocks(plans, more, more.start_tokens + more_tokens, ()) == expected
+    assert position_blocks(plans, plans[4], plans[4].start_tokens, ()) == 0
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,26 @@ def test_position_is_0_after_any_change_of_data_or_order(config, change):
     batch = replace(context.batch, quantum_blocks=change.pop("quantum", 2))
     phases = {**config.phases, "again": replace(context, batch=batch, **change)}
     plans = plan_phases(replace(config, phases=phases, phase_order=("short", "context", "again", "anneal")))
-    assert position_blocks(plans, plans[2], plans[2].start_tokens, BLOCK) == 0
+    assert position_blocks(plans, plans[2], plans[2].start_tokens, ()) == 0
+
+
+def test_blocks_left_out_move_the_position_and_only_in_their_own_data(config):
+    short, context, anneal = plans = plan_phases(config)
+    skipped = (SkippedRange("context", 8, 4), SkippedRange("short", 2, 2))
+    assert [position_blocks(plans, short, blocks * BLOCK, skipped) for blocks in (0, 1, 2, 10)] == [0, 1, 4, 12]
+    assert position_blocks(plans, context, context.start_tokens + 7 * BLOCK, skipped) == 7
+    assert position_blocks(plans, context, context.start_tokens + 8 * BLOCK, skipped) == 12
+    assert position_blocks(plans, anneal, anneal.start_tokens + 20 * BLOCK, skipped) == 20
+
+
+def test_a_bad_step_is_left_out_at_its_place_in_the_data_that_is_left(config):
+    _, context, _ = plans = plan_phases(config)
+    clock = context.start_tokens + 8 * BLOCK
+    once = skip_step(plans, clock, ())
+    assert once == (SkippedRange("context", 8, 4),)
+    assert skip_step(plans, clock, once) == (SkippedRange("context", 8, 8),)
+    assert skip_step(plans, context.start_tokens, once) == (SkippedRange("context", 0, 4), *once)
+    assert skip_step(plans, 0, ()) == (SkippedRange("short", 0, 2),)  # the ramp's first batch
 
 
 def started(*more):
@@ -130,7 +151,7 @@ def test_a_source_of_another_shape_is_refused_with_both_sizes(config, tmp_path):
     other = replace(config.model, hidden_size=96, num_heads=3)
     expected = r"hidden_size: 64 \(source\), 96 \(config\); num_heads: 2 \(source\), 3 \(config\)\n.*init=tiled"
     with pytest.raises(ModelError, match=expected):
-        state_from_source(str(path), "weights", other)
+        state_from_source(str(path), ("weights",), other)
 
 
 def test_moments_that_are_not_there_cannot_be_kept(config, tmp_path):

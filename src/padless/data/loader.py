@@ -1,11 +1,13 @@
 """The loader a trainer iterates: one item is one optimizer step of this rank, as a list of microbatches.
 
     microbatches of blocks (mds.BlockReader, position = blocks consumed)
+       | leave_out: not the blocks that a rewind took out of the data
        | begin_step(step, microbatches, mask rate) says what the next step is    set by a callback from the clock
     blocks of the step -> occurrence of each in the global step -> masks -> collate
        | list[PackedBatch]
 
-Position, masks and batch size are functions of the clock; the loader has no state worth saving.
+Position, masks and batch size are functions of the clock; the loader has no state worth saving. The ranks' exchange of
+block ids also carries a wish to stop, so that all ranks learn of a signal in the same step.
 """
 
 import hashlib
@@ -16,9 +18,10 @@ from dataclasses import dataclass, field
 from padless.data.batch import PackedBatch
 from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule, mask_tokens, training_generator
+from padless.schedule.skipped import SkippedRange
 
 BlockId = tuple[str, int]
-RankShare = tuple[list[BlockId], int]  # blocks of one rank in one step, and their real tokens
+RankShare = tuple[list[BlockId], int, str | None]  # blocks of one rank in one step, their real tokens, a wish to stop
 
 
 def gather_alone(share: RankShare) -> list[RankShare]:
@@ -45,11 +48,31 @@ class StepInfo:
     step: int = -1
     block_ids: list[BlockId] = field(default_factory=list)
     real_tokens: int = 0
+    stop: str | None = None  # the signal that asked a rank to stop before this step was assembled
+    own_blocks: list[list[Block]] = field(default_factory=list)  # this rank's microbatches
+    own_batches: list[PackedBatch] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
         """Return a hash of the step's blocks that does not depend on their order, and so not on the ranks."""
         return hashlib.sha256(repr(sorted(self.block_ids)).encode()).hexdigest()[:16]
+
+
+def leave_out(
+    microbatches: Iterator[list[Block]], position_blocks: int, cut_blocks: int, ranges: Sequence[SkippedRange]
+) -> Iterator[list[Block]]:
+    """Yield the microbatches without those whose blocks are left out.
+
+    Args:
+        microbatches: one rank's, from ``position_blocks`` on.
+        position_blocks: position in the data of the first, all ranks together.
+        cut_blocks: blocks that all ranks take at once, ranks x microbatch_blocks; divides the ends of every range.
+        ranges: what is left out of this order.
+    """
+    for microbatch in microbatches:
+        if not any(each.first_block <= position_blocks < each.end_block for each in ranges):
+            yield microbatch
+        position_blocks += cut_blocks
 
 
 class StepLoader:
@@ -60,6 +83,7 @@ class StepLoader:
         rules: how blocks become batches.
         rank: this rank.
         gather: gives the shares of all ranks, in rank order, for this rank's share.
+        wish_to_stop: the name of a signal that this rank got, or None.
     """
 
     def __init__(
@@ -68,11 +92,13 @@ class StepLoader:
         rules: BatchRules,
         rank: int = 0,
         gather: Callable[[RankShare], list[RankShare]] = gather_alone,
+        wish_to_stop: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._microbatches = microbatches
         self._rules = rules
         self._rank = rank
         self._gather = gather
+        self._wish_to_stop = wish_to_stop
         self._next: tuple[int, int, float] | None = None
         self.last_step = StepInfo()
 
@@ -92,12 +118,18 @@ class StepLoader:
     def _assemble(self, cut: list[list[Block]], step: int, mask_rate: float) -> list[PackedBatch]:
         ids = [(block.stream, block.index) for blocks in cut for block in blocks]
         real_tokens = sum(block.tokens_T.shape[0] for blocks in cut for block in blocks)
-        shares = self._gather((ids, real_tokens))
+        shares = self._gather((ids, real_tokens, self._wish_to_stop()))
+        seen = Counter(block_id for rank_ids, _, _ in shares[: self._rank] for block_id in rank_ids)
+        batches = [self._batch(blocks, step, mask_rate, seen) for blocks in cut]
         self.last_step = StepInfo(
-            step, [block_id for rank_ids, _ in shares for block_id in rank_ids], sum(real for _, real in shares)
+            step,
+            [block_id for rank_ids, _, _ in shares for block_id in rank_ids],
+            sum(real for _, real, _ in shares),
+            next((stop for _, _, stop in shares if stop is not None), None),
+            cut,
+            batches,
         )
-        seen = Counter(block_id for rank_ids, _ in shares[: self._rank] for block_id in rank_ids)
-        return [self._batch(blocks, step, mask_rate, seen) for blocks in cut]
+        return batches
 
     def _batch(self, blocks: Sequence[Block], step: int, mask_rate: float, seen: Counter[BlockId]) -> PackedBatch:
         rules = self._rules

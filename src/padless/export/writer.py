@@ -18,11 +18,13 @@ from torch import Tensor
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.tokenise import SPECIALS, TokenizerFacts, tokenizer_facts, tokenizer_file
 from padless.errors import ModelError
+from padless.events import reached
 from padless.export.card import ModelCard, render_card
 from padless.export.hf_config import hf_config
 from padless.export.importer import WEIGHTS
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
+from padless.processes import started_ticks
 
 
 def export_hf(
@@ -68,10 +70,20 @@ def export_hf(
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
         parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
         require_parity(parity, max_logit_difference)
+        reached("export")
         _replace(out, partial)
+        _remove_leftovers(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return parity
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete what exports that were killed left beside ``out``."""
+    for path in out.parent.glob(f".{out.name}.*"):
+        pid = path.name.removeprefix(f".{out.name}.").partition(".")[0]
+        if path.suffix in (".partial", ".old") and pid.isdigit() and started_ticks(int(pid)) is None:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def require_parity(parity: ParityResult, max_logit_difference: float) -> None:

@@ -6,6 +6,7 @@ step's loss the mean over all masked tokens of the global batch, exactly.
 
 from collections.abc import Sequence
 
+import torch
 from composer.models import ComposerModel
 from torch import Tensor
 
@@ -26,11 +27,20 @@ class ComposerMaskedLM(ComposerModel):
         super().__init__()
         self.masked_lm = masked_lm
         self._compute = compute
+        self._losses: list[tuple[Tensor, int]] = []
 
     def forward(self, batch: PackedBatch) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the mean cross-entropy over the masked positions of one microbatch."""
         with self._compute.autocast():
-            return self.masked_lm.loss(batch.to(self._compute.device))
+            loss = self.masked_lm.loss(batch.to(self._compute.device))
+        self._losses.append((loss.detach(), batch.num_masked))
+        return loss
+
+    def take_loss_sum(self) -> tuple[Tensor, int]:
+        """Return loss (summed, nats) and masked tokens of all microbatches since the last call."""
+        losses, self._losses = self._losses, []
+        sums = torch.stack([loss.float() * tokens for loss, tokens in losses])
+        return sums.sum(), sum(tokens for _, tokens in losses)
 
     def loss(self, outputs: Tensor, batch: PackedBatch) -> Tensor:  # noqa: ARG002  # pyright: ignore
         """Return what forward computed."""

@@ -1,24 +1,22 @@
-"""The folder of a run: resolved config, lineage, metrics. Rank 0 writes, all ranks know the paths."""
+"""The folder of a run: config, lineage, metrics, tokenizer, blocks left out. Rank 0 writes, all know the paths."""
 
-import importlib.metadata
 import json
-import platform
-import socket
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from padless.config.load import to_yaml
 from padless.config.schema import Config
+from padless.config.stored import read_stored_yaml
 from padless.data.durable import write_durably
 from padless.data.preflight import TOKENIZER_FILES, PreparedData
-from padless.errors import CheckpointError
-from padless.schedule.difference import results_difference
+from padless.errors import CheckpointError, ConfigError
+from padless.schedule.skipped import SkippedRange, merged
 from padless.train.callbacks.metrics import MetricsFile
+from padless.train.changes import all_changes
 from padless.train.handover import StartState
+from padless.train.lineage import environment, last_world_size, note
 
-_PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
+_SKIPPED = "skipped.json"
 
 
 class RunFolder:
@@ -34,74 +32,75 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         self.metrics = MetricsFile(path / "metrics.jsonl", is_leader)
 
-    def refuse_other_config(self, meta: dict[str, Any], config: Config, data: PreparedData) -> None:
-        """Stop if the checkpoint with these facts had settings or data that gave other results up to its clock.
-
-        Raises:
-            CheckpointError: names each setting with its old and new value.
-        """
-        different = results_difference(meta["config"], config, int(meta["clock_tokens"]))
-        different += [
-            f"data of stream {name!r}: {meta['data'].get(name)} -> {digest}"
-            for name, digest in data.hashes.items()
-            if meta["data"].get(name, digest) != digest
-        ]
-        if different:
-            raise CheckpointError(
-                f"{self.path} belongs to another config; old -> new: " + "; ".join(different),
-                "set these back, or choose another run.name for a new run",
-            )
-
     @property
     def tokenizer(self) -> Path:
         """The run's own copy of its tokenizer, which exports take."""
         return (self.path / "tokenizer").resolve()
 
-    def begin(self, config: Config, start: StartState, data: PreparedData, world_size: int) -> None:
-        """Write the resolved config, a copy of the tokenizer and a line of lineage."""
+    def begin(
+        self, config: Config, start: StartState, data: PreparedData, hosts: list[str], event: str, changes: list[str]
+    ) -> None:
+        """Write the resolved config, a copy of the tokenizer and lines of lineage.
+
+        Args:
+            config: the run's.
+            start: what it begins with.
+            data: its streams.
+            hosts: host of each rank.
+            event: start, branch or resume.
+            changes: accepted changes of the past (resume), or what is not the parent's (branch).
+        """
         if not self._is_leader:
             return
+        self._note_changes(config, start, len(hosts))
         for name in TOKENIZER_FILES:
             if (data.tokenizer_folder / name).exists():
                 write_durably(self.tokenizer / name, (data.tokenizer_folder / name).read_bytes())
         write_durably(self.path / "config.yaml", to_yaml(config).encode())
-        event = "start" if start.clock_tokens == 0 else "resume"
-        self.note(event, start.clock_tokens, start.origin, world_size=world_size, **_environment())
+        facts: dict[str, Any] = {"world_size": len(hosts), "hosts": sorted(set(hosts)), "data": data.hashes}
+        if changes:
+            facts["changed" if event == "branch" else "accepted"] = changes
+        self.note(event, start.clock_tokens, start.origin, **facts, **environment())
+
+    def _note_changes(self, config: Config, start: StartState, world_size: int) -> None:
+        """Note another number of ranks and other settings than at the start before."""
+        if not (self.path / "config.yaml").exists():
+            return
+        ranks = last_world_size(self.path)
+        if ranks not in (None, world_size):
+            self.note("ranks", start.clock_tokens, f"{ranks} -> {world_size}")
+        try:
+            changes = all_changes(read_stored_yaml(self.path / "config.yaml"), config)
+        except ConfigError as error:
+            changes = [f"the config before cannot be read: {error.cause}"]
+        if changes:
+            self.note("settings", start.clock_tokens, f"{len(changes)} changed", changes=changes)
 
     def note(self, event: str, clock_tokens: int, detail: str, **facts: Any) -> None:
-        """Append one line to ``lineage.jsonl``."""
-        if not self._is_leader:
-            return
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        line = {"event": event, "clock_tokens": clock_tokens, "detail": detail, "time": now, **facts}
-        with (self.path / "lineage.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+        """Append one line of lineage."""
+        if self._is_leader:
+            note(self.path, event, clock_tokens, detail, **facts)
 
+    def read_skipped(self) -> tuple[SkippedRange, ...]:
+        """Return the blocks that rewinds of this run left out of its data.
 
-def _environment() -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
+        Raises:
+            CheckpointError: the file is damaged; going on without it would train on them.
+        """
+        path = self.path / _SKIPPED
+        if not path.exists():
+            return ()
         try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "git": _git_commit(),
-    }
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            return tuple(SkippedRange(str(name), int(first), int(count)) for name, first, count in tree)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is not a list of blocks left out: {error}",
+                "restore it from a backup; its rewinds are also in lineage.jsonl",
+            ) from error
 
-
-def _git_commit() -> str | None:
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return described.stdout.strip() or None
+    def write_skipped(self, ranges: tuple[SkippedRange, ...]) -> None:
+        """Keep the blocks left out, before the run goes back for them."""
+        if self._is_leader:
+            rows = [[each.phase, each.first_block, each.num_blocks] for each in merged(ranges)]
+            write_durably(self.path / _SKIPPED, json.dumps(rows).encode())

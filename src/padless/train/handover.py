@@ -6,6 +6,7 @@
                                                                                                   the same data
     start.source                  yes      as kept  0        the recipe's; re-warmed without      0
                                                              moments
+    start.source, clock kept      yes      yes      yes      the new recipe's                     goes on
     init.source (tiled)           tiled    no       0        the recipe's                         0
     nothing                       random   no       0        the recipe's                         0
 
@@ -26,7 +27,9 @@ from padless.config.stored import load_stored
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.model.tensor_shapes import DECODER, EMBEDDING
-from padless.schedule.phases import PhasePlan
+from padless.schedule.phases import PhasePlan, phase_at
+from padless.schedule.skipped import SkippedRange, merged, position_in_data, positions_of_step
+from padless.schedule.step import settings_at
 
 _REWARMUP_SHARE = 0.01
 _REWARMUP_MAX_TOKENS = 3_000_000_000
@@ -42,12 +45,23 @@ class StartState:
     step: int
     train_seconds: float
     origin: str
+    phase: str | None = None  # the phase the weights were saved in
+    skipped: tuple[SkippedRange, ...] = ()  # blocks of the data that this state never saw
+    recent_losses: tuple[float, ...] = ()  # of that phase's last good steps, which spikes are measured against
 
 
 def state_from_run(saved: Checkpoint, origin: str) -> StartState:
-    """Return the state in one of this run's own checkpoints, read from ``origin``: the clock goes on."""
+    """Return the state in a checkpoint of this run (or of the one it branches off), read from ``origin``."""
     return StartState(
-        saved.model, saved.optimizer, saved.clock_tokens, saved.step, float(saved.meta["train_seconds"]), origin
+        saved.model,
+        saved.optimizer,
+        saved.clock_tokens,
+        saved.step,
+        float(saved.meta["train_seconds"]),
+        origin,
+        saved.meta["phase"],
+        tuple(SkippedRange(*each) for each in saved.meta.get("skipped", ())),
+        tuple(saved.meta.get("recent_losses", ())),
     )
 
 
@@ -154,17 +168,47 @@ def check_theta(loaded: LoadedSource, first_phase: PhasePlan, allow_theta_change
     )
 
 
-def position_blocks(plans: Sequence[PhasePlan], plan: PhasePlan, clock_tokens: int, block_tokens: int) -> int:
-    """Return the blocks of the phase's data consumed at a clock.
+def data_begins(plans: Sequence[PhasePlan], plan: PhasePlan) -> PhasePlan:
+    """Return the phase in which the order of this phase's data began.
 
     A phase that reads the same data in the same order as the one before goes on where that one ended.
     """
-    start = plan.start_tokens
+    first = plan
     for earlier in reversed(plans[: plan.index]):
         if _data_key(earlier) != _data_key(plan):
             break
-        start = earlier.start_tokens
-    return (clock_tokens - start) // block_tokens
+        first = earlier
+    return first
+
+
+def consumed_blocks(plans: Sequence[PhasePlan], plan: PhasePlan, clock_tokens: int) -> int:
+    """Return the blocks of the phase's data trained on at a clock, since its order began."""
+    return (clock_tokens - data_begins(plans, plan).start_tokens) // plan.block_tokens
+
+
+def skipped_in(plans: Sequence[PhasePlan], plan: PhasePlan, skipped: Sequence[SkippedRange]) -> list[SkippedRange]:
+    """Return what is left out of the order of the phase's data."""
+    name = data_begins(plans, plan).name
+    return [each for each in skipped if each.phase == name]
+
+
+def position_blocks(
+    plans: Sequence[PhasePlan], plan: PhasePlan, clock_tokens: int, skipped: Sequence[SkippedRange]
+) -> int:
+    """Return the position in the phase's data at a clock: blocks trained on, and those left out before."""
+    return position_in_data(consumed_blocks(plans, plan, clock_tokens), skipped_in(plans, plan, skipped))
+
+
+def skip_step(
+    plans: Sequence[PhasePlan], clock_tokens: int, skipped: Sequence[SkippedRange]
+) -> tuple[SkippedRange, ...]:
+    """Return ``skipped`` with the blocks of the step that begins at a clock added."""
+    plan = phase_at(tuple(plans), clock_tokens)
+    blocks = settings_at(plan, clock_tokens).batch_blocks
+    consumed = consumed_blocks(plans, plan, clock_tokens)
+    name = data_begins(plans, plan).name
+    stretches = positions_of_step(consumed, blocks, skipped_in(plans, plan, skipped))
+    return tuple(merged([*skipped, *(SkippedRange(name, first, count) for first, count in stretches)]))
 
 
 def _data_key(plan: PhasePlan) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """One phase on Composer: model with the phase's theta, state from disk, loader at the clock's position, fit."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from composer.loggers import LoggerDestination
 from rich.console import Console
 
 from padless.config.schema import Config
-from padless.data.loader import BatchRules, StepLoader
+from padless.data.loader import BatchRules, StepLoader, leave_out
 from padless.data.masking import MaskingRule
 from padless.data.mds import BlockReader
 from padless.data.preflight import PreparedData
@@ -20,21 +21,31 @@ from padless.export.importer import LoadedSource
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.schedule.phases import PhasePlan
+from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup
 from padless.train.callbacks.checkpointing import SaveCheckpoint
-from padless.train.callbacks.finite import StopOnNonFinite
+from padless.train.callbacks.guard import GuardSteps
 from padless.train.callbacks.metrics import LogMetrics, MetricsFile
 from padless.train.callbacks.progress import ShowProgress
 from padless.train.callbacks.record import StepRecord
+from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.callbacks.tiled_init import TiledInit
 from padless.train.callbacks.validate import Validate
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
-from padless.train.handover import StartState, position_blocks
+from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
 from padless.train.optimizer import build_optimizer, load_optimizer_state
 from padless.train.validation import Validation
 from padless.train.world import World
+
+
+@dataclass(frozen=True)
+class PhaseEnd:
+    """Where fitting ended: the checkpoint written there, and the signal that ended it early."""
+
+    checkpoint: Path
+    stop: str | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class RunContext:
     validation: Validation
     metrics: MetricsFile
     loggers: list[LoggerDestination]
+    wish_to_stop: Callable[[], str | None]  # the signal this rank got, if any
     checkpoint_meta: dict[str, Any]
     config_hash: str
     tile_source: LoadedSource | None
@@ -63,7 +75,7 @@ def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
     return MaskedLM(context.config.model, plan.phase.rope, context.compute.backend)
 
 
-def _loader(context: RunContext, plan: PhasePlan, clock_tokens: int) -> StepLoader:
+def _loader(context: RunContext, plan: PhasePlan, start: StartState) -> StepLoader:
     config, phase, data = context.config, plan.phase, context.data
     reader = BlockReader(
         data.train_sources(phase),
@@ -72,6 +84,7 @@ def _loader(context: RunContext, plan: PhasePlan, clock_tokens: int) -> StepLoad
         num_canonical_nodes=config.data.num_canonical_nodes,
         shuffle_seed=phase.shuffle_seed if config.data.shuffle else None,
         num_workers=config.data.num_workers,
+        cache_limit_bytes=config.data.cache_limit_bytes,
     )
     if reader.num_blocks < phase.batch.blocks:
         context.say(
@@ -92,55 +105,72 @@ def _loader(context: RunContext, plan: PhasePlan, clock_tokens: int) -> StepLoad
         config.run.seed,
         plan.index,
     )
-    position = position_blocks(context.plans, plan, clock_tokens, config.data.block_tokens)
-    return StepLoader(reader.microbatches(position), rules, context.world.rank, context.world.gather)
+    position = position_blocks(context.plans, plan, start.clock_tokens, start.skipped)
+    microbatches = leave_out(
+        reader.microbatches(position),
+        position,
+        context.world.size * config.hardware.microbatch_blocks,
+        skipped_in(context.plans, plan, start.skipped),
+    )
+    return StepLoader(microbatches, rules, context.world.rank, context.world.gather, context.wish_to_stop)
 
 
 def _callbacks(
-    context: RunContext, plan: PhasePlan, model: MaskedLM, loader: StepLoader, start: StartState, end_tokens: int
+    context: RunContext, plan: PhasePlan, model: ComposerMaskedLM, loader: StepLoader, start: StartState
 ) -> list[Callback]:
-    config, world = context.config, context.world
-    record = StepRecord(plan)
+    config, world, masked_lm = context.config, context.world, model.masked_lm
+    end_tokens = min(plan.end_tokens, context.end_tokens)
+    record = StepRecord(plan, recent_losses=list(start.recent_losses) if start.phase == plan.name else [])
     cut_blocks = world.size * config.hardware.microbatch_blocks
+    reporter = BadStepReporter(masked_lm, loader, context.compute, world, context.folder, context.say)
     callbacks: list[Callback] = [
         BatchWarmup(record, loader, cut_blocks),
         ApplySchedule(record, config.run.seed, world.rank),
-        StopOnNonFinite(record, loader),
+        GuardSteps(record, model, config.guard, world, reporter),
         LogMetrics(record, loader, context.metrics, config.run.log_every_steps),
     ]
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
-    callbacks.append(Validate(record, model, context.validation, context.metrics, end_tokens, context.say))
+    callbacks.append(Validate(record, masked_lm, context.validation, context.metrics, end_tokens, context.say))
     callbacks.append(
         SaveCheckpoint(
             record,
-            model,
+            loader,
+            masked_lm,
             run_folder=context.folder,
-            meta=context.checkpoint_meta,
+            meta={**context.checkpoint_meta, "skipped": [dataclasses.astuple(each) for each in start.skipped]},
             config_hash=context.config_hash,
             world=world,
             end_tokens=end_tokens,
             trained_s=start.train_seconds,
+            keep_newest=config.run.keep_newest_checkpoints,
             say=context.say,
         )
     )
     if context.tile_source is not None and start.model is None:
-        callbacks.append(TiledInit(model, config.model, context.tile_source, config.init.scale, context.say))
+        callbacks.append(TiledInit(masked_lm, config.model, context.tile_source, config.init.scale, context.say))
     return callbacks
 
 
-def fit_phase(context: RunContext, plan: PhasePlan, start: StartState) -> Path:
-    """Train one phase from ``start`` to its end (or the run's) and return the checkpoint written there."""
+def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce: AnnounceResume | None) -> PhaseEnd:
+    """Train one phase from ``start`` to its end, the run's, or a stop signal, and return the checkpoint written there.
+
+    Raises:
+        Rewind: the guard asks for it, on all ranks.
+        TrainingError: the guard stops the run, on all ranks.
+    """
     config = context.config
     model = build_model(context, plan)
     if start.model is None:
         initialise(model, config.run.seed)  # the same on every rank
     else:
         model.load_state_dict(start.model)
-    loader = _loader(context, plan, start.clock_tokens)
+    loader = _loader(context, plan, start)
     end_tokens = min(plan.end_tokens, context.end_tokens)
-    callbacks = _callbacks(context, plan, model, loader, start, end_tokens)
     composer_model = ComposerMaskedLM(model, context.compute)
+    callbacks = _callbacks(context, plan, composer_model, loader, start)
+    if announce is not None:
+        callbacks.append(announce)
     optimizer = build_optimizer(
         model, config.optimizer, plan.phase.lr.peak, plan.phase.weight_decay, context.world.is_gpu
     )
@@ -172,13 +202,14 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState) -> Path:
         load_optimizer_state(model, optimizer, start.optimizer)
     trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
     try:
-        trainer.fit()
+        with context.world.naming_lost_ranks():
+            trainer.fit()
     finally:
         _stop_progress(callbacks)
     saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
     if saver.last_path is None:
         raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
-    return saver.last_path
+    return PhaseEnd(saver.last_path, loader.last_step.stop)
 
 
 def _stop_progress(callbacks: list[Callback]) -> None:

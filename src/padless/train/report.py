@@ -65,7 +65,7 @@ def _shade(axis: Axes, plans: Sequence[PhasePlan], last_tokens: int) -> None:
 
 
 def _draw_loss(axis: Axes, steps: list[dict[str, Any]], evals: list[dict[str, Any]], unigram: float | None) -> None:
-    losses = np.array([line["loss"] for line in steps])
+    losses = np.array([line["loss"] for line in steps], dtype=float)  # None, a step that was not finite, is NaN
     tokens = [line["tokens"] for line in steps]
     axis.plot(tokens, losses, color="#9db4cf", lw=0.6, label="train, each step")
     width = min(_SMOOTHED_STEPS, len(losses))

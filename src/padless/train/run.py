@@ -1,21 +1,27 @@
-"""The story of a run, in order: check, prepare, plan, choose hardware, find the start, fit each phase, export, show.
+"""The story of a run, in order: check, take the folder, prepare, plan, find the beginning, fit each phase, export.
 
 Every step either finishes or stops with a plain error; running the same command again goes on from the newest whole
 checkpoint.
 """
 
 import dataclasses
+import time
 from pathlib import Path
 
 from rich.console import Console
 
-from padless.checkpoint import load_checkpoint, newest_checkpoint
+from padless.checkpoint import load_checkpoint
 from padless.config.check import check
 from padless.config.load import config_hash, to_plain
 from padless.config.schema import Config
-from padless.data.preflight import PreparedData, open_data
+from padless.data.preflight import open_data
+from padless.errors import Stopped
+from padless.events import reached
 from padless.plan.table import print_plan
-from padless.schedule.phases import PhasePlan, phase_at, plan_phases
+from padless.schedule.phases import phase_at, plan_phases
+from padless.train.bad_step import Rewind
+from padless.train.beginning import Beginning, find_beginning, refuse_endless_rewinds
+from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.finish import finish_run, make_validation
 from padless.train.folder import RunFolder
 from padless.train.handover import (
@@ -23,13 +29,14 @@ from padless.train.handover import (
     check_theta,
     check_tokenizer,
     load_source,
+    skip_step,
     state_from_run,
-    state_from_source,
     with_rewarmup,
 )
 from padless.train.hardware import choose_compute
 from padless.train.loggers import build_loggers
 from padless.train.phase import RunContext, fit_phase
+from padless.train.supervise import Supervisor, supervised
 from padless.train.world import World, start_world
 from padless.units import approximate_tokens
 
@@ -39,13 +46,24 @@ def run(config: Config) -> Path:
 
     Raises:
         PadlessError: anything the user can mend, with cause and remedy.
+        Stopped: a signal ended it, with a checkpoint.
     """
+    began_s = time.perf_counter()
     world = start_world(config.hardware)
     console = Console(quiet=not world.is_leader)
     config, rewarmup_line = with_rewarmup(config)
     warnings = check(config, world.size)
     for line in [*warnings, *([rewarmup_line] if rewarmup_line else [])]:
         _say(console, f"note: {line}")
+    folder = RunFolder(Path(config.run.folder) / config.run.name, world.is_leader)
+    with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
+        _run(config, world, console, folder, supervisor, began_s)
+    return folder.path
+
+
+def _run(
+    config: Config, world: World, console: Console, folder: RunFolder, supervisor: Supervisor, began_s: float
+) -> None:
     compute, hardware_lines = choose_compute(config, world)
     data = open_data(config, world, lambda line: _say(console, line))
     plans = plan_phases(config)
@@ -53,8 +71,8 @@ def run(config: Config) -> Path:
         print_plan(config, console)
     for line in hardware_lines:
         _say(console, line)
-    folder = RunFolder(Path(config.run.folder) / config.run.name, world.is_leader)
-    start = _find_start(config, plans, folder, data, world, console)
+    beginning = find_beginning(config, plans, folder, data, world, lambda line: _say(console, line))
+    start = beginning.state
     context = RunContext(
         config=config,
         plans=plans,
@@ -66,6 +84,7 @@ def run(config: Config) -> Path:
         validation=make_validation(config, data, world, compute),
         metrics=folder.metrics,
         loggers=build_loggers(config, folder.path, world.is_leader),
+        wish_to_stop=supervisor.wish_to_stop,
         checkpoint_meta={
             "config": to_plain(config),
             "data": data.hashes,
@@ -82,43 +101,65 @@ def run(config: Config) -> Path:
         check_tokenizer(source, config.init.source, data.tokenizer_sha256)
         check_theta(source, plans[0], config.init.allow_theta_change)
         context = dataclasses.replace(context, tile_source=source)
-    folder.metrics.rewind(start.clock_tokens)
-    folder.begin(config, start, data, world.size)
-    for plan in plans[phase_at(plans, start.clock_tokens).index :]:
-        if start.clock_tokens >= min(plan.end_tokens, context.end_tokens):
-            continue
-        _say(console, f"phase {plan.name!r}: from {start.clock_tokens:_} to {plan.end_tokens:_} tokens")
-        path = fit_phase(context, plan, start)
-        start = state_from_run(load_checkpoint(path), str(path))
-        folder.note("phase_end" if start.clock_tokens >= plan.end_tokens else "stopped", start.clock_tokens, plan.name)
+    folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)
+    start = _fit_phases(context, folder, supervisor, beginning, began_s)
     finish_run(context, start)
-    return folder.path
+
+
+def _fit_phases(
+    context: RunContext, folder: RunFolder, supervisor: Supervisor, beginning: Beginning, began_s: float
+) -> StartState:
+    """Fit phase after phase, going back where the guard asks for it, and return the last state."""
+    start, line = beginning.state, beginning.line
+    rewinds_here = 0
+    folder.metrics.rewind(start.clock_tokens)
+    while start.clock_tokens < context.end_tokens:
+        plan = phase_at(context.plans, start.clock_tokens)
+        supervisor.stand_at(plan.name, start)
+        context.say(f"phase {plan.name!r}: from {start.clock_tokens:_} to {plan.end_tokens:_} tokens")
+        announce = AnnounceResume(line, began_s, context.say) if line else None
+        try:
+            with supervisor.training():
+                end = fit_phase(context, plan, start, announce)
+        except Rewind as rewind:
+            before, began_s = start.clock_tokens, time.perf_counter()
+            start, line = _rewind(context, folder, rewind, start)
+            rewinds_here = rewinds_here + 1 if start.clock_tokens == before else 1
+            refuse_endless_rewinds(rewinds_here, context.config.guard.max_in_a_row, rewind.problem, plan.name)
+            continue
+        start, line = state_from_run(load_checkpoint(end.checkpoint), str(end.checkpoint)), ""
+        supervisor.stand_at(plan.name, start)
+        is_done = start.clock_tokens >= plan.end_tokens
+        folder.note("phase_end" if is_done else "stopped", start.clock_tokens, end.stop or plan.name)
+        if end.stop is not None:
+            raise Stopped(
+                f"stopped on {end.stop} at {approximate_tokens(start.clock_tokens)} tokens with {end.checkpoint}; "
+                "the same command goes on"
+            )
+        reached("handover")
+    return start
+
+
+def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, start: StartState) -> tuple[StartState, str]:
+    """Leave the blocks of the bad step out, for good, and return the last good state and what to say of it."""
+    skipped = skip_step(context.plans, rewind.clock_tokens, start.skipped)
+    folder.write_skipped(skipped)
+    beginning = find_beginning(context.config, context.plans, folder, context.data, context.world, context.say)
+    state = beginning.state
+    folder.note(
+        "rewind",
+        state.clock_tokens,
+        rewind.problem,
+        from_clock_tokens=rewind.clock_tokens,
+        from_step=rewind.step,
+        report=rewind.report,
+        left_out=[dataclasses.astuple(each) for each in state.skipped if each not in start.skipped],
+    )
+    folder.metrics.rewind(state.clock_tokens)
+    back, there = approximate_tokens(rewind.clock_tokens), approximate_tokens(state.clock_tokens)
+    context.say(f"rewind: back from {back} to {there} tokens, and on without the blocks of the bad step")
+    return state, beginning.line
 
 
 def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _find_start(
-    config: Config, plans: tuple[PhasePlan, ...], folder: RunFolder, data: PreparedData, world: World, console: Console
-) -> StartState:
-    """Return the newest state of this run, or else what the recipe starts from."""
-    found = newest_checkpoint(folder.path, lambda line: _say(console, line)) if world.is_leader else None
-    path = world.gather(found)[0]
-    if path is not None:
-        saved = load_checkpoint(path)
-        folder.refuse_other_config(saved.meta, config, data)
-        start = state_from_run(saved, str(path))
-        phase = phase_at(plans, start.clock_tokens)
-        done = "all phases are done" if start.clock_tokens >= plans[-1].end_tokens else f"resumed phase {phase.name!r}"
-        _say(console, f"{done} at {approximate_tokens(start.clock_tokens)} tokens (step {start.step:,}) from {path}")
-        return start
-    if config.start.source is not None:
-        start, parent = state_from_source(config.start.source, config.start.keep, config.model)
-        check_tokenizer(parent, config.start.source, data.tokenizer_sha256)
-        seen = "unknown" if parent.tokens_seen is None else approximate_tokens(parent.tokens_seen)
-        _say(console, f"weights from {config.start.source} (tokens seen by it: {seen}); this run's clock starts at 0")
-        if parent.rope != plans[0].phase.rope:
-            _say(console, f"note: the source has RoPE thetas {parent.rope}, this run begins with {plans[0].phase.rope}")
-        return start
-    return StartState(None, None, 0, 0, 0.0, config.init.source or "random weights")

@@ -13,6 +13,7 @@ import torch
 from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule, mask_tokens, validation_generator
 from padless.data.mds import ValidationBlocks
+from padless.events import reached
 from padless.model.masked_lm import MaskedLM
 from padless.train.hardware import Compute
 from padless.train.world import World
@@ -71,6 +72,7 @@ class Validation:
         with torch.no_grad():
             for number in range(self._world.rank, len(self._places), self._world.size):
                 split, index = self._places[number]
+                reached("evaluation")
                 own.append((number, split.name, *self._block_sums(model, self.masked_block(split[index]))))
         model.train(was_training)
         rows = sorted(row for rank_rows in self._world.gather(own) for row in rank_rows)

@@ -1,4 +1,4 @@
-"""Save at every ``save_every_tokens`` of a phase and at its end."""
+"""Save at every ``save_every_tokens`` of a phase, at its end, and when a signal asks the run to stop."""
 
 import time
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 from torch import Tensor, nn
 
-from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from padless.checkpoint import Checkpoint, apply_retention, checkpoint_path, save_checkpoint
+from padless.data.loader import StepLoader
 from padless.errors import TrainingError
-from padless.train.callbacks.record import StepRecord, clock_tokens, is_due, step_number
+from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, is_due, previous_clock_tokens, step_number
 from padless.train.optimizer import optimizer_state
 from padless.train.world import World
+from padless.units import approximate_tokens
 
 
 class SaveCheckpoint(Callback):
@@ -22,6 +24,7 @@ class SaveCheckpoint(Callback):
 
     Args:
         record: the step record.
+        loader: knows whether a rank was asked to stop.
         model: the encoder with its head, unwrapped; its state has Hugging Face names.
         run_folder: folder of the run.
         meta: facts that every checkpoint of the phase carries (config, tokenizer folder, data hashes).
@@ -29,12 +32,14 @@ class SaveCheckpoint(Callback):
         world: the ranks.
         end_tokens: clock at which fitting ends; a checkpoint is always written there.
         trained_s: seconds of training before this phase.
+        keep_newest: checkpoints that stay besides those kept for good; None keeps all.
         say: prints one line.
     """
 
     def __init__(
         self,
         record: StepRecord,
+        loader: StepLoader,
         model: nn.Module,
         *,
         run_folder: Path,
@@ -43,17 +48,32 @@ class SaveCheckpoint(Callback):
         world: World,
         end_tokens: int,
         trained_s: float,
+        keep_newest: int | None,
         say: Callable[[str], None],
     ) -> None:
         self._record, self._model, self._run_folder, self._meta = record, model, run_folder, meta
         self._config_hash, self._world, self._end_tokens, self._say = config_hash, world, end_tokens, say
+        self._loader, self._keep_newest = loader, keep_newest
         self._began_s = time.perf_counter() - trained_s
         self.last_path: Path | None = None
 
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
-        """Save if an interval was crossed or the phase has ended."""
-        if is_due(self._record, state, self._record.plan.phase.save_every_tokens, self._end_tokens):
+        """Save if an interval was crossed, the phase has ended, or the run is to stop; then end it."""
+        stop = self._loader.last_step.stop is not None
+        if stop or is_due(self._record, state, self._record.plan.phase.save_every_tokens, self._end_tokens):
             self._save(state)
+        if stop:
+            state.stop_training()
+
+    def _kept_because(self, state: State) -> str | None:
+        """Return why retention must not delete the checkpoint of this step."""
+        plan, interval = self._record.plan, self._record.plan.phase.keep_every_tokens
+        if clock_tokens(state) >= plan.end_tokens:
+            return "phase end"
+        before, now = plan.tokens_in_phase(previous_clock_tokens(state)), plan.tokens_in_phase(clock_tokens(state))
+        if interval is not None and crossed(interval, max(before, 0), now):
+            return f"every {approximate_tokens(interval)} tokens"
+        return None
 
     def _save(self, state: State) -> None:
         phase, clock = self._record.plan.name, clock_tokens(state)
@@ -67,14 +87,17 @@ class SaveCheckpoint(Callback):
                 "step": step_number(state),
                 "train_seconds": time.perf_counter() - self._began_s,
                 "eval_loss": self._record.eval_loss,
+                "recent_losses": list(self._record.recent_losses),
             }
             checkpoint = Checkpoint(
                 weights,
                 optimizer_state(self._model, state.optimizers[0]),
                 {**self._meta, **facts},
             )
-            sidecar = save_checkpoint(path, checkpoint, self._config_hash)
+            lr = self._record.settings.lr if self._record.settings else None
+            sidecar = save_checkpoint(path, checkpoint, self._config_hash, lr=lr, kept=self._kept_because(state))
             self._say(f"checkpoint {path.relative_to(self._run_folder)} ({sidecar.size_bytes / 1e6:.1f} MB)")
+            apply_retention(self._run_folder, self._keep_newest, self._say)
         self._world.barrier()
         self.last_path = path
 

@@ -1,16 +1,19 @@
 """One line a step in ``metrics.jsonl``, and the same figures to Composer's loggers (TensorBoard, wandb)."""
 
 import json
+import math
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from padless.data.durable import write_durably
 from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
+
+_CHUNK_BYTES = 1 << 14
 
 
 class MetricsFile:
@@ -25,17 +28,49 @@ class MetricsFile:
         self._path, self._enabled = path, enabled
 
     def rewind(self, to_clock_tokens: int) -> None:
-        """Drop lines after a clock, and a last line that a kill cut off: the run goes on from there."""
+        """Drop lines after a clock, and a last line that a kill cut off: the run goes on from there.
+
+        Reads from the end, so that it takes no longer the further a run is.
+        """
         if not self._enabled or not self._path.exists():
             return
-        kept = [line for line in read_metrics(self._path) if line["tokens"] <= to_clock_tokens]
-        write_durably(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        with self._path.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                begin = _line_begin(file, end)
+                file.seek(begin)
+                if _clock_of(file.read(end - begin)) <= to_clock_tokens:
+                    break
+                end = begin
+            file.truncate(end)
+            os.fsync(file.fileno())
 
     def append(self, line: dict[str, Any]) -> None:
         """Add one line."""
         if self._enabled:
             with self._path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
+
+
+def _line_begin(file: BinaryIO, end: int) -> int:
+    """Return where the line that ends before byte ``end`` begins; its newline, if it has one, is part of it."""
+    begin = end - 1
+    while begin > 0:
+        chunk_begin = max(0, begin - _CHUNK_BYTES)
+        file.seek(chunk_begin)
+        newline = file.read(begin - chunk_begin).rfind(b"\n")
+        if newline >= 0:
+            return chunk_begin + newline + 1
+        begin = chunk_begin
+    return 0
+
+
+def _clock_of(line: bytes) -> float:
+    """Return the clock of a line; a line that is cut off is later than everything."""
+    try:
+        return json.loads(line)["tokens"] if line.endswith(b"\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -78,8 +113,8 @@ class LogMetrics(Callback):
             "tokens": clock_tokens(state),
             "step": step_number(state),
             "phase": self._record.plan.name,
-            "loss": float(state.total_loss_dict["loss/train/total"]),
-            "grad_norm": self._record.grad_norm,
+            "loss": _or_none(float(state.total_loss_dict["loss/train/total"])),
+            "grad_norm": _or_none(self._record.grad_norm),
             "lr": settings.lr,
             "weight_decay": settings.weight_decay,
             "batch_blocks": settings.batch_blocks,
@@ -90,8 +125,15 @@ class LogMetrics(Callback):
             "data_wait_share": round(self._record.data_wait_s / seconds, 4),
             "seconds": round(seconds, 4),
         }
+        if self._record.problem is not None:
+            line["bad_step"] = self._record.problem
         self._metrics.append(line)
         if step_number(state) % self._every_steps == 0:
             logger.log_metrics(
                 {f"padless/{key}": value for key, value in line.items() if isinstance(value, int | float)}
             )
+
+
+def _or_none(value: float) -> float | None:
+    """Return what JSON can hold: None for a value that is not finite."""
+    return value if math.isfinite(value) else None

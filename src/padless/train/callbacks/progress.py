@@ -47,14 +47,16 @@ class ShowProgress(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Show the step that has just ended."""
         loss = float(state.total_loss_dict["loss/train/total"])
-        self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
+        if self._record.problem is None:  # a bad step would stay in the mean for good
+            self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         self._real_tokens += self._loader.last_step.real_tokens
         now_s = time.perf_counter()
         rate = self._real_tokens / (now_s - self._began_s)
         settings = self._record.settings
+        shown = loss if self._loss is None else self._loss
         figures = (
             f"{approximate_tokens(clock_tokens(state))}/{approximate_tokens(self._end_tokens)} tokens  "
-            f"loss {self._loss:.3f}  lr {settings.lr if settings else 0.0:.2e}  {approximate_tokens(rate)} tokens/s"
+            f"loss {shown:.3f}  lr {settings.lr if settings else 0.0:.2e}  {approximate_tokens(rate)} tokens/s"
         )
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=clock_tokens(state), figures=figures)

@@ -1,6 +1,6 @@
 """What the callbacks of one phase tell each other about the current step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from composer.core import State
 
@@ -17,6 +17,8 @@ class StepRecord:
     grad_norm: float = float("nan")
     data_wait_s: float = 0.0
     eval_loss: float | None = None
+    problem: str | None = None  # what the guard found wrong with the step
+    recent_losses: list[float] = field(default_factory=list)  # of the phase's last good steps, oldest first
 
 
 def clock_tokens(state: State) -> int:

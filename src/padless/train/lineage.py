@@ -1,0 +1,75 @@
+"""``lineage.jsonl``: how a run came to be what it is, one line for each start, resume, rewind and change.
+
+A line has event, clock, a detail in words and the time; starts and resumes also have ranks, hosts, versions, git state
+and the content of each stream. Lines are only ever added, synced to disk each.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
+LINEAGE = "lineage.jsonl"
+
+
+def note(folder: Path, event: str, clock_tokens: int, detail: str, **facts: Any) -> None:
+    """Append one line.
+
+    Args:
+        folder: the run's.
+        event: start, branch, resume, ranks, settings, rewind, phase_end, stopped.
+        clock_tokens: where the run stands.
+        detail: what happened, in words.
+        facts: more, as JSON.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {"event": event, "clock_tokens": clock_tokens, "detail": detail, "time": now, **facts}
+    with (folder / LINEAGE).open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(line) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def last_world_size(folder: Path) -> int | None:
+    """Return the number of ranks of the last start or resume, None if there was none."""
+    path = folder / LINEAGE
+    if not path.exists():
+        return None
+    for text in reversed(path.read_text(encoding="utf-8").split("\n")):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "world_size" in line:
+            return int(line["world_size"])
+    return None
+
+
+def environment() -> dict[str, Any]:
+    """Return Python, package versions and git state of this process."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"python": platform.python_version(), "versions": versions, "git": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return described.stdout.strip() or None
