@@ -1,0 +1,111 @@
+"""``padless bench chaos|resume [key=value ...] [--json]``."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from padless.data.durable import write_durably
+from padless.errors import ConfigError, TrainingError
+
+_FOLDER = "runs/bench"
+
+
+def bench_command(arguments: list[str], as_json: bool) -> None:
+    """Run the bench that the first argument names.
+
+    Args:
+        arguments: ``chaos`` or ``resume``, then ``key=value`` settings.
+        as_json: print one JSON object on standard output; progress then goes to standard error.
+
+    Raises:
+        ConfigError: an unknown bench or setting.
+        TrainingError: the bench did not pass.
+    """
+    benches: dict[str, Callable[[list[str], bool], None]] = {"chaos": _chaos, "resume": _resume}
+    name = arguments[0] if arguments else ""
+    if name not in benches:
+        raise ConfigError(f"{name!r} is not a bench", f"write padless bench {' or padless bench '.join(benches)}")
+    benches[name](arguments[1:], as_json)
+
+
+def _chaos(arguments: list[str], as_json: bool) -> None:
+    settings = settings_of(arguments, {"kills": "30", "seed": "0", "processes": "1,2", "folder": f"{_FOLDER}/chaos"})
+    count, seed = whole_number("kills", settings["kills"]), whole_number("seed", settings["seed"])
+    processes = [whole_number("processes", part) for part in settings["processes"].split(",")]
+    from padless.bench import report
+    from padless.bench.chaos import run_chaos
+
+    console, folder = Console(stderr=as_json), Path(settings["folder"])
+    lines, began_s = report.Lines(console, count), time.monotonic()
+    series = run_chaos(folder, count, seed, processes, lines.tell, lines.say)
+    plain = report.as_plain(series, seed, time.monotonic() - began_s)
+    write_durably(folder / "chaos.json", (json.dumps(plain, indent=1) + "\n").encode())
+    report.draw(series, folder / "chaos.png")
+    console.print(report.table(series))
+    lines.say(f"{plain['summary']}; {plain['wall_s']:.0f} s in all; {folder / 'chaos.json'}, {folder / 'chaos.png'}")
+    if plain["failures"]:
+        raise TrainingError(f"{plain['summary']}; not: {'; '.join(plain['failures'])}", f"read the logs under {folder}")
+    _print_json(plain, as_json)
+
+
+def _resume(arguments: list[str], as_json: bool) -> None:
+    settings = settings_of(arguments, {"blocks": "1_000_000", "repeats": "3", "folder": f"{_FOLDER}/resume"})
+    blocks, repeats = whole_number("blocks", settings["blocks"]), whole_number("repeats", settings["repeats"])
+    from padless.bench.resume import MAX_RATIO, as_markdown, run_resume
+
+    console, folder = Console(stderr=as_json), Path(settings["folder"])
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    result = run_resume(folder, blocks, repeats, say)
+    plain = result.as_plain()
+    write_durably(folder / "resume.json", (json.dumps(plain, indent=1) + "\n").encode())
+    write_durably(folder / "resume.md", as_markdown(result).encode())
+    say(as_markdown(result))
+    if not result.passed:
+        raise TrainingError(
+            f"a resume at 99 % of the data takes {result.ratio:.2f} times that at 1 %, more than {MAX_RATIO}",
+            f"something grows with the position; see {folder / 'resume.json'}, and repeat on an idle machine",
+        )
+    _print_json(plain, as_json)
+
+
+def _print_json(plain: Mapping[str, object], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(plain) + "\n")
+
+
+def settings_of(arguments: list[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return ``defaults`` with the values that ``key=value`` arguments give.
+
+    Raises:
+        ConfigError: an argument is no ``key=value`` of a known key.
+    """
+    found = dict(defaults)
+    for text in arguments:
+        key, separator, value = text.partition("=")
+        if not separator or not value or key not in defaults:
+            raise ConfigError(f"{text!r} is not one of {', '.join(defaults)} with a value", f"write e.g. {_example(defaults)}")
+        found[key] = value
+    return found
+
+
+def _example(defaults: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in defaults.items())
+
+
+def whole_number(key: str, text: str) -> int:
+    """Return the number that ``text`` writes (``1_000`` is one).
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{key}={text} is not a whole number", f"write e.g. {key}=2") from None
