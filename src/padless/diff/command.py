@@ -76,9 +76,14 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _verdict(settings: Sequence[SettingDifference], facts: Sequence[Fact], losses: LossComparison) -> str:
-    if not losses.is_same:
-        return "the runs computed something else"
-    to_where = f"every loss and block is the same, bit for bit, to {_tokens(losses.a.tokens)} tokens"
+    parted = losses.parted_at_tokens
+    if parted is not None:
+        return f"the runs computed something else, first at {_tokens(parted)} tokens"
+    end = min(losses.a.tokens, losses.b.tokens)
+    to_where = f"every loss and block is the same, bit for bit, to {_tokens(end)} tokens"
+    if losses.a.tokens != losses.b.tokens:
+        shorter = "A" if losses.a.tokens == end else "B"
+        return f"the runs computed the same: {to_where}, where {shorter} ends"
     if settings or any(fact.differs for fact in facts):
         return f"the runs computed the same: {to_where}"
     return f"the runs are identical in settings and provenance; {to_where}"
@@ -88,7 +93,7 @@ def _heading(a: Run, b: Run) -> list[str]:
     lines = [f"A: {a.folder}", f"B: {b.folder}"]
     for letter, run in (("A", a), ("B", b)):
         if run.unread_lines:
-            lines.append(f"note: {run.unread_lines} lines of {letter} are cut off or not padless's, and are left out")
+            lines.append(f"note: lines of {letter} that are cut off or not padless's, left out: {run.unread_lines}")
     return lines
 
 

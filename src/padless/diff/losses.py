@@ -54,10 +54,10 @@ class LossComparison:
     b: Reached
 
     @property
-    def is_same(self) -> bool:
-        """Whether both runs took the same steps, to the same end, with the same losses and blocks."""
+    def parted_at_tokens(self) -> int | None:
+        """First clock at which anything differs, None if nothing does as far as both runs go."""
         parts = (self.losses, self.blocks, self.validation)
-        return all(part.differs_at_tokens is None for part in parts) and self.a.tokens == self.b.tokens
+        return min((part.differs_at_tokens for part in parts if part.differs_at_tokens is not None), default=None)
 
 
 def compare_losses(a: Run, b: Run) -> LossComparison:

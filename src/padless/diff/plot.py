@@ -22,8 +22,8 @@ def plot_difference(a: Run, b: Run, comparison: LossComparison, out: Path) -> No
     """Draw the two runs into a PNG.
 
     Args:
-        a: the first run; its phases are shaded, borders of the second that lie elsewhere are dotted.
-        b: the second run.
+        a: the first run.
+        b: the second run. The phases of the longer one are shaded, borders of the other that lie elsewhere are dotted.
         comparison: where they part, from :func:`padless.diff.losses.compare_losses`.
         out: the PNG.
 
@@ -34,17 +34,19 @@ def plot_difference(a: Run, b: Run, comparison: LossComparison, out: Path) -> No
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
     _shade(upper, lower, a, b)
+    width = max(1, min(_SMOOTHED_STEPS, len(a.steps) // 10, len(b.steps) // 10))
     for run, letter, colours in ((a, "A", _A), (b, "B", _B)):
-        _draw_losses(upper, run, letter, colours)
+        _draw_losses(upper, run, letter, colours, width)
     upper.set_ylabel("MLM loss (nats)")
-    _draw_difference(lower, a, b)
+    _draw_difference(lower, a, b, width)
     parted = comparison.losses.differs_at_tokens
     if parted is not None:
         for axis in (upper, lower):
             label = f"first difference, at {approximate_tokens(parted)}" if axis is upper else None
             axis.axvline(parted, color="#333333", ls=(0, (4, 3)), lw=1, label=label)
     upper.legend(loc="upper right", fontsize=8)
-    lower.legend(loc="upper right", fontsize=8)
+    if lower.get_legend_handles_labels()[0]:
+        lower.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
     lower.set_xlabel("clock (tokens)")
     lower.xaxis.set_major_formatter(lambda value, _: approximate_tokens(value))
     try:
@@ -70,49 +72,49 @@ def phase_spans(run: Run) -> list[tuple[str, int, int]]:
 
 
 def _shade(upper: Axes, lower: Axes, a: Run, b: Run) -> None:
-    spans = phase_spans(a)
+    is_a_longer = a.steps[-1].tokens >= b.steps[-1].tokens
+    longer, shorter = (a, b) if is_a_longer else (b, a)
+    letter, colour = ("B", _B[0]) if is_a_longer else ("A", _A[0])
+    spans = phase_spans(longer)
     for number, (name, begin, end) in enumerate(spans):
         for axis in (upper, lower):
             axis.axvspan(begin, end, color=_SHADES[number % len(_SHADES)], lw=0)
         place = ((begin + end) / 2, 0.03)
         upper.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", va="bottom", weight="bold")
     borders = {begin for _, begin, _ in spans}
-    for name, begin, _ in phase_spans(b):
+    for name, begin, _ in phase_spans(shorter):
         if begin not in borders:
-            upper.axvline(begin, color=_B[0], ls=":", lw=1.2)
-            place = (begin, 0.09)
-            upper.annotate(
-                f" B: {name}", place, xycoords=("data", "axes fraction"), color=_B[0], va="bottom", fontsize=8
-            )
+            upper.axvline(begin, color=colour, ls=":", lw=1.2)
+            place, text = (begin, 0.09), f" {letter}: {name}"
+            upper.annotate(text, place, xycoords=("data", "axes fraction"), color=colour, va="bottom", fontsize=8)
     for axis in (upper, lower):
         axis.margins(x=0)
         axis.grid(alpha=0.3)
 
 
-def _draw_losses(axis: Axes, run: Run, letter: str, colours: tuple[str, str]) -> None:
+def _draw_losses(axis: Axes, run: Run, letter: str, colours: tuple[str, str], width: int) -> None:
     name = f"{letter}: {run.folder}"
     tokens, losses = _finite_losses(run)
     axis.plot(tokens, losses, color=colours[1], lw=0.6)
-    smooth_tokens, smooth = _smoothed(tokens, losses)
+    smooth_tokens, smooth = _smoothed(tokens, losses, width)
     style = "-" if letter == "A" else "--"
-    axis.plot(
-        smooth_tokens, smooth, color=colours[0], lw=1.6, ls=style, label=f"{name}, mean of {_width(losses)} steps"
-    )
+    label = f"{name}, mean of {width} steps" if width > 1 else f"{name}, each step"
+    axis.plot(smooth_tokens, smooth, color=colours[0], lw=1.6, ls=style, label=label)
     if run.validation:
         marker, size = ("o", 6) if letter == "A" else ("x", 5)
         clocks, values = list(run.validation), list(run.validation.values())
-        axis.plot(clocks, values, marker, color=colours[0], ms=size, label=f"{letter}, validation")
+        axis.plot(clocks, values, marker, color=colours[0], ms=size, label=f"{letter}, validation", clip_on=False)
 
 
-def _draw_difference(axis: Axes, a: Run, b: Run) -> None:
+def _draw_difference(axis: Axes, a: Run, b: Run, width: int) -> None:
     """Draw B - A: of single steps at common clocks, of means over the range that both have, and of validations."""
     tokens_a, losses_a = _finite_losses(a)
     tokens_b, losses_b = _finite_losses(b)
     common, in_a, in_b = np.intersect1d(tokens_a, tokens_b, return_indices=True)
     if len(common):
         axis.plot(common, losses_b[in_b] - losses_a[in_a], color="#b9b3c4", lw=0.6, label="B - A, each step")
-    smooth_tokens_a, smooth_a = _smoothed(tokens_a, losses_a)
-    smooth_tokens_b, smooth_b = _smoothed(tokens_b, losses_b)
+    smooth_tokens_a, smooth_a = _smoothed(tokens_a, losses_a, width)
+    smooth_tokens_b, smooth_b = _smoothed(tokens_b, losses_b, width)
     if len(smooth_tokens_a) and len(smooth_tokens_b):
         both = (smooth_tokens_a >= smooth_tokens_b[0]) & (smooth_tokens_a <= smooth_tokens_b[-1])
         gap = np.interp(smooth_tokens_a[both], smooth_tokens_b, smooth_b) - smooth_a[both]
@@ -120,7 +122,7 @@ def _draw_difference(axis: Axes, a: Run, b: Run) -> None:
     evaluated = [clock for clock in a.validation if clock in b.validation]
     if evaluated:
         gaps = [b.validation[clock] - a.validation[clock] for clock in evaluated]
-        axis.plot(evaluated, gaps, "D", color="#2d7a46", ms=4, label="B - A, validation")
+        axis.plot(evaluated, gaps, "D", color="#2d7a46", ms=4, label="B - A, validation", clip_on=False)
     axis.axhline(0, color="#555555", lw=0.8)
     axis.set_ylabel("difference (nats)")
 
@@ -130,13 +132,9 @@ def _finite_losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return np.array([tokens for tokens, _ in pairs], dtype=np.int64), np.array([loss for _, loss in pairs])
 
 
-def _width(losses: np.ndarray) -> int:
-    return max(1, min(_SMOOTHED_STEPS, len(losses) // 4))
-
-
-def _smoothed(tokens: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the running mean and the clock at the end of each of its windows."""
-    if not len(losses):
-        return tokens, losses
-    width = _width(losses)
-    return tokens[width - 1 :], np.convolve(losses, np.ones(width) / width, mode="valid")
+def _smoothed(tokens: np.ndarray, losses: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clocks in the middle of each window of ``width`` steps, and the means."""
+    if len(losses) < width:
+        return tokens[:0], losses[:0]
+    middle = width // 2
+    return tokens[middle : middle + len(losses) - width + 1], np.convolve(losses, np.ones(width) / width, mode="valid")
