@@ -142,9 +142,8 @@ class RunLock:
                 return False
             elif watched is None:
                 watched, still_at = content, time.monotonic() + self._still_s
-                say(
-                    f"{self._path}: held by {holder or 'an unknown process'}; watched for a heartbeat {self._still_s:g} s"
-                )
+                who = holder or "an unknown process"
+                say(f"{self._path}: {who} has it; its heartbeat is watched for {self._still_s:g} s")
             elif content != watched:
                 raise self._refusal(holder)
             elif time.monotonic() >= still_at:
@@ -175,7 +174,7 @@ class RunLock:
                 holder = self._owner()
                 if holder is not None and holder.token != self._me.token:
                     self._on_lost(
-                        f"{self._path}: the run folder was taken over by {holder}; this process has no longer it"
+                        f"{self._path}: the run folder was taken over by {holder}; this process has it no longer"
                     )
                     return
                 self._beat(number)

@@ -122,8 +122,10 @@ class Presence:
         """
         self._wishes.asked_at_s = self._clock_s
         self._wishes.wake.set()
-        with contextlib.suppress(Stopped):  # from a launcher that ends all because of the lost one
-            self._wishes.found.wait(6 * self._beat_s)
+        until = time.monotonic() + 6 * self._beat_s
+        while not self._wishes.found.is_set() and (left_s := until - time.monotonic()) > 0:
+            with contextlib.suppress(Stopped):  # from a launcher that ends all because of the lost one
+                self._wishes.found.wait(left_s)
         return self._loss
 
     def leave(self, exit_code: int = 0, why: str = "") -> None:
