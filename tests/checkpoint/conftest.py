@@ -1,9 +1,11 @@
 import os
+import signal
 
 import pytest
 import torch
 
 from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from padless.events import VARIABLE
 
 
 def small(phase="short", clock=900, **facts):
@@ -35,3 +37,21 @@ def save(tmp_path):
 def not_root():
     if os.geteuid() == 0:
         pytest.skip("root reads and writes whatever the permissions say")
+
+
+@pytest.fixture
+def kill_at():
+    """Return a function that runs an action in a process that is killed at a named event."""
+
+    def run(event, action):
+        child = os.fork()
+        if child == 0:
+            os.environ.pop("RANK", None)
+            os.environ[VARIABLE] = f"{event}:1:0:rank"
+            try:
+                action()
+            finally:
+                os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+    return run

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from padless.checkpoint.listing import UNFINISHED, CheckpointRow, list_checkpoints
+from padless.checkpoint.listing import UNFINISHED, WHOLE, CheckpointRow, list_checkpoints
 from padless.checkpoint.names import FOLDER
 from padless.checkpoint.space import in_words
 from padless.data.progress import Progress
@@ -57,20 +58,24 @@ def newest_row(rows: Sequence[CheckpointRow]) -> CheckpointRow | None:
 
 
 def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: Console) -> None:
-    """Print a line a checkpoint by clock, and which one a resume would take."""
+    """Print a line a checkpoint by clock, what is wrong with any, and which one a resume would take."""
     if rows:
-        table = Table(title=f"{run_folder}: checkpoints", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table = Table(title=escape(f"{run_folder}: checkpoints"), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("phase", "tokens", "step", "LR", "eval loss", "size", "state", "kept because"):
-            is_number = heading in ("tokens", "step", "LR", "eval loss", "size")
-            is_text = heading in ("phase", "state", "kept because")
-            table.add_column(
-                heading, justify="right" if is_number else "left", overflow="fold" if is_text else "crop",
-                no_wrap=is_number,
-            )  # fmt: skip
+            is_number = heading not in ("phase", "state", "kept because")
+            table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
         for row in rows:
-            table.add_row(*_cells(row))
+            table.add_row(*map(escape, _cells(row)))
         console.print(table, highlight=False)
-    console.print(_resume_text(run_folder, rows), markup=False, highlight=False, soft_wrap=True)
+    for row in rows:
+        word, separator, reason = row.state.partition(": ")
+        if separator:
+            _say(console, f"{row.path.name} is {word}: {reason}")
+    _say(console, _resume_text(run_folder, rows))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(row: CheckpointRow) -> tuple[str, ...]:
@@ -78,10 +83,10 @@ def _cells(row: CheckpointRow) -> tuple[str, ...]:
         row.phase,
         approximate_tokens(row.clock_tokens),
         "" if row.step is None else f"{row.step:,}",
-        "" if row.lr is None else f"{row.lr:.2e}",
+        "" if row.lr is None else f"{row.lr:.3g}",
         "" if row.eval_loss is None else f"{row.eval_loss:.4f}",
         in_words(row.size_bytes),
-        row.state,
+        row.state.partition(":")[0],
         row.kept or "",
     )
 
@@ -89,7 +94,7 @@ def _cells(row: CheckpointRow) -> tuple[str, ...]:
 def _resume_text(run_folder: Path, rows: Sequence[CheckpointRow]) -> str:
     newest = newest_row(rows)
     if newest is not None:
-        unread = "" if newest.state == "whole" else ", if its hash is right (verify=hash looks)"
+        unread = "" if newest.state == WHOLE else "; only sizes were compared, verify=hash reads the files"
         name = newest.path.relative_to(run_folder)
         return f"a resume would take {name} ({newest.clock_tokens:_} tokens{unread})"
     if any(not row.state.startswith(UNFINISHED) for row in rows):
