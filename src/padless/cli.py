@@ -1,7 +1,7 @@
-"""The ``padless`` command: ``padless check|plan|export [key=value ...] [--json]``.
+"""The ``padless`` command: ``padless check|plan|export|checkpoints|diff|doctor|bench ... [--json]``.
 
 Overrides are Hydra's, the same as for ``train.py``. Exit codes: 0 done, 1 our fault (traceback), 2 the user's to mend
-(cause and remedy, no traceback). ``check`` and ``plan`` need neither torch nor a GPU.
+(cause and remedy, no traceback), 85 stopped on a signal. ``check``, ``plan`` and ``diff`` need neither torch nor a GPU.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from padless.errors import ConfigError, PadlessError, Stopped
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code."""
     options = _parser().parse_args(arguments)
-    command: Callable[[list[str], bool], None] = options.command
+    command: Callable[[list[str], bool], int | None] = options.command
     return exit_code_of(lambda: command(options.overrides, options.json), options.json)
 
 
@@ -59,14 +59,9 @@ def _ranks_have_joined() -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="padless", description="Pretraining of ModernBERT-style encoders.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    for name, command, text in (
-        ("check", _check, "check every setting of a configuration; needs no GPU and no data"),
-        ("plan", _plan, "print phases, steps, batches and rates of a configuration"),
-        ("export", _export, "checkpoint=<file> out=<folder>: write a Hugging Face folder"),
-    ):
+    for name, command, example, text in _COMMANDS:
         subparser = commands.add_parser(name, help=text, description=text)
-        example = "checkpoint=<file> out=<folder>" if name == "export" else "e.g. recipe=modernbert_base"
-        subparser.add_argument("overrides", nargs="*", metavar="key=value", help=example)
+        subparser.add_argument("overrides", nargs="*", metavar="argument", help=example)
         subparser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         subparser.set_defaults(command=command)
     return parser
@@ -117,6 +112,30 @@ def _export(overrides: list[str], as_json: bool) -> None:
     )
 
 
+def _checkpoints(arguments: list[str], as_json: bool) -> None:
+    from padless.checkpoint.command import checkpoints_command  # torch
+
+    checkpoints_command(arguments, as_json)
+
+
+def _diff(arguments: list[str], as_json: bool) -> None:
+    from padless.diff import diff_command
+
+    diff_command(arguments, as_json)
+
+
+def _doctor(overrides: list[str], as_json: bool) -> int:
+    from padless.doctor import doctor_command
+
+    return doctor_command(overrides, as_json)
+
+
+def _bench(arguments: list[str], as_json: bool) -> None:
+    from padless.bench.command import bench_command
+
+    bench_command(arguments, as_json)
+
+
 def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, str]:
     """Return the values of exactly ``keys`` from ``key=value`` arguments."""
     remedy = f"write {' '.join(f'{key}=...' for key in keys)}"
@@ -130,6 +149,22 @@ def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, s
     if missing:
         raise ConfigError(f"{missing[0]} has no value", remedy)
     return found
+
+
+_COMMANDS = (
+    (
+        "check",
+        _check,
+        "e.g. recipe=modernbert_base",
+        "check every setting of a configuration; no GPU, no data",
+    ),
+    ("plan", _plan, "e.g. recipe=modernbert_base", "print phases, steps, batches and rates of a configuration"),
+    ("export", _export, "checkpoint=<file> out=<folder>", "write a Hugging Face folder"),
+    ("checkpoints", _checkpoints, "<run folder> [verify=size|hash]", "list a run's checkpoints and their state"),
+    ("diff", _diff, "<run folder> <run folder> [out=<png>]", "compare settings, provenance and losses of two runs"),
+    ("doctor", _doctor, "e.g. recipe=modernbert_base", "check this machine for what a configuration needs"),
+    ("bench", _bench, "chaos | resume [key=value ...]", "kill and resume runs; time to the first batch"),
+)
 
 
 if __name__ == "__main__":
