@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from padless.config.schema import Config
+from padless.data.leftovers import SHARED_MEMORY
 from padless.data.manifest import read_manifest
 from padless.doctor.finding import Finding, mend, note, ok, readable_bytes
 from padless.errors import DataError
 from padless.model.count import count_parameters
 
-SHARED_MEMORY = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 _ID_BYTES = 8  # Streaming keeps the order of a pass in shared memory, one int64 a block
 _SMALL_BYTES = 16 << 20  # its states of shards, barriers and counters

@@ -4,28 +4,41 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from padless.data.leftovers import SHARED_MEMORY, find_leftovers
 from padless.doctor.finding import Finding, note, ok, readable_bytes
-from padless.doctor.host import SHARED_MEMORY
 
-_PIECE = re.compile(r"\d{6}_\w+")
+_PIECE = re.compile(r"(\d{6})_\w+")
+_OWNER = re.compile(r"padless-\d+-(\d{6})\.owner")
 
 
 def look_at_leftovers(folder: Path = SHARED_MEMORY) -> Iterator[Finding]:
-    """List pieces with names such as ours that no process here maps any more."""
-    pieces = {path.name: path for path in folder.iterdir() if _PIECE.fullmatch(path.name)} if folder.is_dir() else {}
-    mapped = _mapped_names(folder)
-    dead = [path for name, path in sorted(pieces.items()) if name not in mapped]
-    if not dead:
-        used = f"; {len(pieces)} pieces belong to live runs" if pieces else ""
-        yield ok("leftovers", f"no shared memory of dead runs{used}")
-        return
-    total = sum(path.stat().st_size for path in dead)
-    numbers = ", ".join(sorted({path.name[:6] for path in dead}))
-    yield note(
-        "leftovers",
-        f"{len(dead)} pieces of dead runs in {folder} ({numbers}, {readable_bytes(total)}); "
-        "the next run cleans its own",
-    )
+    """List what killed runs of ours left, and pieces of Streaming's that nobody owns or uses."""
+    found = find_leftovers(folder)
+    if found:
+        runs = "a killed run" if len(found) == 1 else f"{len(found)} killed runs or phases"
+        files, total = sum(len(each.files) for each in found), sum(each.bytes for each in found)
+        yield note("leftovers", f"{runs} left {files} files, {readable_bytes(total)}; the next run removes them")
+    strange = _unowned(folder)
+    if strange:
+        numbers = ", ".join(sorted({path.name[:6] for path in strange}))
+        yield note(
+            "leftovers",
+            f"{len(strange)} files of Streaming in {folder} that no process uses and padless does not own ({numbers}); "
+            f"if no other program needs them: rm {folder}/{{{numbers.replace(' ', '')}}}_*",
+        )
+    if not found and not strange:
+        yield ok("leftovers", f"nothing of killed runs in {folder}")
+
+
+def _unowned(folder: Path) -> list[Path]:
+    """Return pieces with names such as Streaming's, without an owner file of padless and mapped by no process here."""
+    if not folder.is_dir():
+        return []
+    names = sorted(path.name for path in folder.iterdir())
+    owned = {match[1] for name in names if (match := _OWNER.fullmatch(name))}
+    pieces = [name for name in names if (match := _PIECE.fullmatch(name)) and match[1] not in owned]
+    mapped = _mapped_names(folder) if pieces else set()
+    return [folder / name for name in pieces if name not in mapped]
 
 
 def _mapped_names(folder: Path) -> set[str]:

@@ -20,7 +20,7 @@ def look_at_stream(config: Config, name: str) -> Iterator[Finding]:
     if not (folder / MANIFEST).is_file():
         yield _absent_line(config, label, stream, caps)
         return
-    manifest = verify_manifest(folder, shards_are_local=stream.remote is None)
+    manifest = verify_manifest(folder, shards_are_local=stream.remote is None, read_headers=False)
     misfit = _misfit(config, manifest)
     if misfit is not None:
         yield mend(label, f"{folder} {misfit[0]}", misfit[1])
