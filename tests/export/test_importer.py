@@ -1,4 +1,7 @@
 import json
+import os
+import pickle
+import struct
 
 import pytest
 import torch
@@ -99,3 +102,108 @@ def test_half_precision_weights_come_back_as_fp32(exported):
     out, _ = exported
     rewrite(out, lambda w: w.update({name: tensor.to(torch.bfloat16) for name, tensor in w.items()}))
     assert {tensor.dtype for tensor in load_hf_folder(out).state_dict.values()} == {torch.float32}
+
+
+class Touch:
+    def __reduce__(self):
+        return (os.system, ("touch executed",))
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda path: path.write_bytes(pickle.dumps(Touch(), 2)),
+            r"it is a pickle that would call posix\.system, not s",
+        ),
+        (
+            lambda path: path.write_bytes(pickle.dumps(Touch(), 5)),
+            r"it is a pickle that would call posix\.system, not s",
+        ),
+        (lambda path: torch.save({"w": Touch()}, path), "it is a zip archive, not safetensors"),
+        (lambda path: path.write_bytes(b""), "it is an empty file, not safetensors"),
+        (lambda path: path.write_bytes(b"\xff" * 7 + b"\x7f{}"), r"its header claims 9_[\d_]+ bytes, the file has 10"),
+        (lambda path: path.write_bytes(struct.pack("<Q", 5) + b"{]}  "), "invalid JSON in header"),
+    ],
+)
+def test_other_files_under_the_name_of_safetensors_are_refused_by_what_they_are(exported, canary, write, message):
+    path = exported[0] / "model.safetensors"
+    path.unlink()
+    write(path)
+    with pytest.raises(ModelError, match=rf"model\.safetensors cannot be read: .*{message}"):
+        load_hf_folder(exported[0])
+
+
+def test_an_absurdly_large_header_is_refused_unread(exported):
+    path = exported[0] / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 1 << 30))
+        file.truncate(2 << 30)  # takes no disk
+    with pytest.raises(ModelError, match="its header claims 1_073_741_824 bytes, at most 16_777_216 are read"):
+        load_hf_folder(exported[0])
+
+
+@pytest.mark.parametrize("name", ["config.json", "padless.json", "model.safetensors.index.json"])
+def test_absurdly_large_json_is_refused_unread(exported, name):
+    with (exported[0] / name).open("ab") as file:
+        file.truncate(1 << 32)  # takes no disk
+    with pytest.raises(ModelError, match=rf"{name} has 4_294_967_296 bytes, at most [\d_]+ are read"):
+        load_hf_folder(exported[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"num_hidden_layers": 10**15, "layer_types": None},
+            "says 1_000_000_000_000_000 layers, the weights are 29 tens",
+        ),
+        ({"hidden_size": 10**15}, r"is \(320, 32\), the config says \(320, 1000000000000000\)"),
+        ({"vocab_size": float("inf")}, "config.json has a value of the wrong kind: cannot convert float infinity"),
+        ({"rope_parameters": [1]}, "config.json has a value of the wrong kind"),
+    ],
+)
+def test_a_config_with_absurd_sizes_is_refused_before_memory_is_taken(exported, changes, message):
+    path = exported[0] / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ModelError, match=message):
+        load_hf_folder(exported[0])
+
+
+def test_json_nested_to_crash_its_reader_is_refused(exported):
+    out, _ = exported
+    (out / "config.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match=r"config\.json has a value of the wrong kind: maximum rec"):
+        load_hf_folder(out)
+
+
+def test_a_deep_index_is_refused(exported):
+    out, _ = exported
+    (out / "model.safetensors.index.json").write_text("[" * 200_000)
+    with pytest.raises(ModelError, match="is not a safetensors index: maximum recursion"):
+        load_hf_folder(out)
+
+
+def test_quantized_weights_and_names_in_two_shards_are_refused(exported):
+    out, _ = exported
+    rewrite(out, lambda w: w.update({"decoder.bias": torch.ones(320, dtype=torch.int8)}))
+    with pytest.raises(ModelError, match=r"'decoder\.bias' has type I8, weights have F64, F32, F16, BF16"):
+        load_hf_folder(out)
+    rewrite(out, lambda w: w.update({"decoder.bias": torch.ones(320)}))
+    split_into_shards(out)
+    save_file(load_file(out / "model-1.safetensors"), out / "model-2.safetensors")
+    with pytest.raises(ModelError, match=r"model-2\.safetensors holds '\S+', which another file has, too"):
+        load_hf_folder(out)
+
+
+@pytest.mark.parametrize("tokens", [True, -1, 1.5, "many", None, float("inf")])
+def test_a_count_of_tokens_that_is_none_is_not_believed(exported, tokens):
+    (exported[0] / "padless.json").write_text(json.dumps({"clock_tokens": tokens}))
+    assert load_hf_folder(exported[0]).tokens_seen is None

@@ -1,15 +1,16 @@
 """A Hugging Face folder as plain weights: safetensors only, checked against its config before anything uses it.
 
-A folder may come from a stranger: no pickle is opened, a shard's name may not lead out of the folder, shapes must be
-the config's, values must be finite.
+A folder may come from a stranger: no pickle is opened, a shard's name may not lead out of the folder, names, types and
+shapes must be the config's before any weight is read, values must be finite.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,9 +18,13 @@ from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.durable import sha256_of_file
 from padless.errors import ModelError
 from padless.export.hf_config import model_config_from_hf
-from padless.model.tensor_shapes import check_state_dict
+from padless.export.safetensors_header import Entry, read_header
+from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_INDEX_BYTES = 8 << 20
+_TYPES = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,69 @@ def load_hf_folder(path: Path) -> LoadedSource:
     """Return the weights and shape of a ``ModernBertForMaskedLM`` folder.
 
     Raises:
-        ModelError: no safetensors, a shard outside the folder, corrupt or missing files, weights that do not fit the
-            config (missing, extra, misshapen, not finite, untied), or a config padless cannot build.
+        ModelError: no safetensors, a shard outside the folder, corrupt, missing or absurdly large files, weights that
+            do not fit the config (missing, extra, misshapen, not finite, untied), or a config padless cannot build.
     """
     if not path.is_dir():
         raise ModelError(f"{path} is not a folder", "give a folder with config.json and model.safetensors")
-    model, rope = model_config_from_hf(path)
+    model, rope = _config(path)
+    files = _weight_files(path)
+    _check_headers({file: read_header(file) for file in files}, model, path)
     state_dict: dict[str, Tensor] = {}
-    for file in _weight_files(path):
-        try:
-            part = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} cannot be read: {error}", "download or copy the file again") from error
-        state_dict.update({name: tensor.to(torch.float32) for name, tensor in part.items()})
+    for file in files:
+        state_dict.update({name: tensor.to(torch.float32) for name, tensor in load_file(file).items()})
     check_state_dict(state_dict, model, str(path))
     tokenizer = path / "tokenizer.json"
     return LoadedSource(
         state_dict, model, rope, sha256_of_file(tokenizer) if tokenizer.is_file() else None, _tokens_seen(path)
     )
+
+
+def _config(path: Path) -> tuple[ModelConfig, RopeConfig]:
+    file = path / "config.json"
+    _refuse_large(file, _MAX_CONFIG_BYTES)
+    try:
+        return model_config_from_hf(path)
+    except (AttributeError, OverflowError, RecursionError) as error:
+        raise ModelError(
+            f"{file} has a value of the wrong kind: {error}", "export the model again with save_pretrained"
+        ) from error
+
+
+def _check_headers(headers: Mapping[Path, Mapping[str, Entry]], model: ModelConfig, path: Path) -> None:
+    """Refuse weights that the config does not describe, by what their headers say alone."""
+    entries: dict[str, Entry] = {}
+    for file, header in headers.items():
+        for name, entry in header.items():
+            if name in entries:
+                raise ModelError(f"{file} holds {name!r:.80}, which another file has, too", "download the folder again")
+            if entry.dtype not in _TYPES:
+                raise ModelError(
+                    f"{file}: {name!r:.80} has type {entry.dtype}, weights have {', '.join(_TYPES)}",
+                    "use weights that are not quantized",
+                )
+            entries[name] = entry
+    if model.num_layers > len(entries):  # before a name is made for every tensor of every layer
+        raise ModelError(
+            f"{path / 'config.json'} says {model.num_layers:_} layers, the weights are {len(entries)} tensors",
+            "use weights and a config that belong together",
+        )
+    shapes = tensor_shapes(model)
+    remedy = f"use weights and a config that belong together ({model.num_layers} layers x {model.hidden_size})"
+    unknown = next((name for name in entries if name not in shapes and name != DECODER), None)
+    if unknown is not None:
+        raise ModelError(f"{path} has tensors this model does not know: {unknown:.80}", remedy)
+    for name, shape in {**shapes, DECODER: shapes[EMBEDDING]}.items():
+        if name in entries and entries[name].shape != shape:
+            raise ModelError(f"{path}: {name} is {entries[name].shape!r:.80}, the config says {shape}", remedy)
+
+
+def _refuse_large(file: Path, most_bytes: int) -> None:
+    if file.is_file() and file.stat().st_size > most_bytes:
+        raise ModelError(
+            f"{file} has {file.stat().st_size:_} bytes, at most {most_bytes:_} are read",
+            "do not use this folder: a plain export's is far smaller",
+        )
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -76,9 +126,10 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def _shard_names(index: Path) -> list[str]:
+    _refuse_large(index, _MAX_INDEX_BYTES)
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index} is not a safetensors index: {error}", "download or copy the file again") from error
     return names
 
@@ -96,7 +147,10 @@ def _shard(path: Path, name: object) -> Path:
 
 def _tokens_seen(path: Path) -> int | None:
     """Return the tokens our own exports state in their ``padless.json``."""
+    file = path / "padless.json"
+    _refuse_large(file, _MAX_CONFIG_BYTES)
     try:
-        return int(json.loads((path / "padless.json").read_text(encoding="utf-8"))["clock_tokens"])
-    except (OSError, ValueError, KeyError, TypeError):
+        tokens: Any = json.loads(file.read_text(encoding="utf-8"))["clock_tokens"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return tokens if type(tokens) is int and tokens >= 0 else None
