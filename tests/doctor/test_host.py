@@ -1,5 +1,6 @@
 """CPUs, memory, shared memory and files: enough is ok, too little is named with what to do."""
 
+import json
 import resource
 import tempfile
 
@@ -72,8 +73,6 @@ def test_shared_memory_too_small_for_the_data_is_named_with_the_size_to_ask_for(
 
 
 def _with_many_blocks(folder, count):
-    import json
-
     blocks = json.loads((folder / "manifest.json").read_text())["blocks"]
     for splits in blocks.values():
         splits["train"]["num_blocks"] = splits["train"]["num_segments"] = count

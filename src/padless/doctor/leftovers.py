@@ -16,8 +16,9 @@ def look_at_leftovers(folder: Path = SHARED_MEMORY) -> Iterator[Finding]:
     found = find_leftovers(folder)
     if found:
         runs = "a killed run" if len(found) == 1 else f"{len(found)} killed runs or phases"
-        files, total = sum(len(each.files) for each in found), sum(each.bytes for each in found)
-        yield note("leftovers", f"{runs} left {files} files, {readable_bytes(total)}; the next run removes them")
+        count, total = sum(len(each.files) for each in found), sum(each.bytes for each in found)
+        files = "1 file" if count == 1 else f"{count} files"
+        yield note("leftovers", f"{runs} left {files}, {readable_bytes(total)}; the next run removes them")
     strange = _unowned(folder)
     if strange:
         numbers = ", ".join(sorted({path.name[:6] for path in strange}))

@@ -45,6 +45,11 @@ class Probe:
         self._process.wait()
         self._errors.close()
 
+    @property
+    def process_id(self) -> int:
+        """Number of the process and of its group."""
+        return self._process.pid
+
     def failure(self) -> str | None:
         """Wait for the end and return None, or what went wrong: the last line that it wrote."""
         left_s = self._began_s + self._limit_s - time.monotonic()
