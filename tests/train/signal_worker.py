@@ -1,4 +1,4 @@
-"""Sits where a signal may find it, with the stop signals installed. python ... deferred|elsewhere|stuck|forked REPEAT_S"""
+"""Sits where a signal may find it. python ... deferred|elsewhere|stuck|forked REPEAT_S"""
 
 import ctypes
 import os

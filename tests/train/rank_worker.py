@@ -1,0 +1,80 @@
+"""A rank that joins, says its pid in a file, then does what is asked. python ... FOLDER WHAT [TIMEOUT_S]
+
+collective  meets the others in one barrier after another
+sleep       sits outside any collective, as in a long computation, then a barrier
+raise       rank 1 meets an error of its own; the others sit outside any collective
+finish      leaves in good order, rank 0 at once, the others 3 s later
+loaders     as sleep, with two loader processes
+"""
+
+from padless.processes import die_with_launcher
+
+die_with_launcher()
+
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from torch.utils.data import DataLoader  # noqa: E402
+
+from padless.cli import exit_code_of  # noqa: E402
+from padless.config.schema import HardwareConfig  # noqa: E402
+from padless.errors import DataError  # noqa: E402
+from padless.processes import shield_loader_process  # noqa: E402
+from padless.train.world import World, start_world  # noqa: E402
+
+
+class Pids:
+    """Data that says who reads it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> int:
+        (self.folder / f"loader-{os.getpid()}").touch()
+        return index
+
+
+def main() -> None:
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    timeout_s = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
+    with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s)) as world:
+        world.when_a_rank_is_lost(lambda line, code: write(folder / f"told-{world.rank}", f"{code} {line}"))
+        if what == "loaders":
+            loader = iter(DataLoader(Pids(folder), num_workers=2, worker_init_fn=shield_loader_process))
+            next(loader)
+            next(loader)
+        write(folder / f"rank-{world.rank}", str(os.getpid()))
+        act(world, what)
+
+
+def act(world: World, what: str) -> None:
+    if what == "collective":
+        while True:
+            world.barrier()
+            time.sleep(0.05)
+    if what in ("sleep", "loaders"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's; who is lost is known from the store alone
+        time.sleep(120)
+    if what == "raise":
+        if world.rank == 1:
+            raise DataError("shard 7 is damaged", "copy it again")
+        time.sleep(120)
+    if what == "finish":
+        world.barrier()
+        time.sleep(3 * world.rank)
+
+
+def write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

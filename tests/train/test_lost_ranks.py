@@ -1,0 +1,172 @@
+"""Real ranks, killed, frozen, failing or never started: the others end within the stated time and name them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("rank_worker.py")
+HERE = socket.gethostname()
+JOINED_S = 120  # a loaded machine imports slowly
+LAUNCHERS = {
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "composer": [str(Path(sys.executable).parent / "composer"), "-n", "2"],
+}
+pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.composer]
+
+
+class Ranks:
+    """Two ranks as composer starts them, without the launcher, which would end the second with the first."""
+
+    def __init__(self, folder, what, timeout_s, ranks):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.folder, self.processes = folder, {}
+        for rank in ranks:
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "NODE_RANK": 0}
+            self.processes[rank] = subprocess.Popen(
+                [sys.executable, str(WORKER), str(folder), what, str(timeout_s)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={
+                    **os.environ,
+                    **{name: str(value) for name, value in names.items()},
+                    "OMP_NUM_THREADS": "1",
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                },
+            )
+
+    def wait_until_joined(self):
+        wait_until(lambda: all((self.folder / f"rank-{rank}").exists() for rank in self.processes), JOINED_S)
+
+    def kill(self, rank, number=signal.SIGKILL):
+        os.kill(self.processes[rank].pid, number)
+
+    def outcome(self, rank, within_s):
+        """Return exit code and output of a rank that has to end within a time."""
+        output, _ = self.processes[rank].communicate(timeout=within_s)
+        return self.processes[rank].returncode, output
+
+    def name(self, rank):
+        return f"rank {rank} (pid {self.processes[rank].pid} on {HERE})"
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def begin(what, timeout_s=60.0, ranks=(0, 1)):
+        started.append(Ranks(tmp_path, what, timeout_s, ranks))
+        return started[-1]
+
+    yield begin
+    for ranks in started:
+        for process in ranks.processes.values():
+            process.kill()
+            process.communicate()
+
+
+def wait_until(condition, within_s):
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, "not within the time"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_rank_is_named_by_the_other_whose_collective_fails(start, lost):
+    ranks = start("collective")
+    ranks.wait_until_joined()
+    ranks.kill(lost)
+    code, output = ranks.outcome(1 - lost, 20)
+    assert code == 2, output
+    assert f"error: {ranks.name(lost)} ended without a word (killed, or out of memory)\n  remedy: look for" in output
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_rank_ends_the_other_that_is_in_no_collective(start, tmp_path, lost):
+    ranks = start("sleep")
+    ranks.wait_until_joined()
+    ranks.kill(lost)
+    code, output = ranks.outcome(1 - lost, 20)
+    line = f"{ranks.name(lost)} ended without a word (killed, or out of memory)"
+    assert code == 2, output
+    assert output.count(f"error: {line}; look for its own error") == 1
+    assert (tmp_path / f"told-{1 - lost}").read_text() == f"2 {line}"
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_frozen_rank_is_named_after_the_timeout(start, lost):
+    ranks = start("collective", timeout_s=10)
+    ranks.wait_until_joined()
+    ranks.kill(lost, signal.SIGSTOP)
+    began = time.monotonic()
+    code, output = ranks.outcome(1 - lost, 30)
+    assert time.monotonic() - began > 8
+    assert code == 2, output
+    assert f"error: {ranks.name(lost)} has not answered for 10 s; look for its own error" in output
+    ranks.kill(lost, signal.SIGCONT)  # thawed, it is no second writer
+    assert ranks.outcome(lost, 30)[0] not in (0, None)
+
+
+def test_a_rank_that_fails_alone_ends_the_other_with_its_error(start):
+    ranks = start("raise")
+    code, output = ranks.outcome(0, JOINED_S)
+    assert code == 2, output
+    assert f"error: {ranks.name(1)} has ended: shard 7 is damaged; look for its own error" in output
+    code, output = ranks.outcome(1, 10)
+    assert (code, "[rank 1] error: shard 7 is damaged\n  remedy: copy it again" in output) == (2, True)
+
+
+def test_ranks_that_end_in_good_order_at_different_times_are_not_lost(start):
+    ranks = start("finish")
+    assert ranks.outcome(0, JOINED_S) == (0, ranks.outcome(1, 20)[1])
+    assert ranks.processes[1].returncode == 0
+
+
+def test_a_rank_that_never_arrives_is_named_after_the_timeout(start):
+    ranks = start("collective", timeout_s=10, ranks=[0])
+    code, output = ranks.outcome(0, JOINED_S)
+    assert code == 2, output
+    assert f"error: rank 1 of 2 never arrived (waited 10 s); there are {ranks.name(0)}\n  remedy: look for" in output
+
+
+def test_a_rank_0_that_never_arrives_ends_the_others(start):
+    ranks = start("collective", timeout_s=10, ranks=[1])
+    code, output = ranks.outcome(1, JOINED_S)
+    assert code == 2, output
+
+
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_a_killed_launcher_leaves_no_rank_and_no_loader_process(tmp_path, launcher):
+    process = subprocess.Popen(
+        [*LAUNCHERS[launcher], str(WORKER), str(tmp_path), "loaders"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("rank-[01]"))) == 2, JOINED_S)
+        pids = [int(path.read_text()) for path in tmp_path.glob("rank-[01]")]
+        loaders = [int(path.name.split("-")[1]) for path in tmp_path.glob("loader-*")]
+        assert len(loaders) == 4
+        assert all(is_alive(pid) for pid in pids + loaders)
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids + loaders), 5)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
