@@ -150,6 +150,13 @@ def test_what_is_not_the_disks_fault_keeps_its_traceback(tmp_path, small):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_this_version_would_not_load_is_not_saved(tmp_path, small):
+    model = {"a": torch.ones(4).to(torch.float8_e4m3fn)}
+    with pytest.raises(ValueError, match=r"x\.pt would be a checkpoint that does not load: it would call torch"):
+        save_checkpoint(tmp_path / "x.pt", Checkpoint(model, None, small().meta), "hash")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sidecar_fields_keep_their_order_for_those_who_read_them():
     assert [*Sidecar.__dataclass_fields__][:8] == [
         "format_version", "file", "size_bytes", "sha256", "phase", "clock_tokens", "step", "config_hash"

@@ -9,7 +9,9 @@ from typing import BinaryIO
 
 import torch
 
+from padless.checkpoint.archive import refuse_unsafe_archive
 from padless.checkpoint.contents import FORMAT_VERSION, Checkpoint, bytes_of_tensors, problem_of_content
+from padless.checkpoint.outline import RefusedError
 from padless.checkpoint.sidecar import Sidecar
 from padless.checkpoint.space import expected_bytes, free_bytes, in_words
 from padless.data.durable import durable_file, write_durably
@@ -63,6 +65,8 @@ def save_checkpoint(
         with durable_file(path) as file:
             hashed = _Hashed(file)
             torch.save(content, hashed)  # pyright: ignore[reportArgumentType]
+            file.flush()
+            _require_loadable(Path(file.name), path)
             reached("save_inside")
         reached("save_before_sidecar")
         sidecar = Sidecar(
@@ -92,6 +96,14 @@ def save_checkpoint(
         ) from error
     reached("save_after")
     return sidecar
+
+
+def _require_loadable(written: Path, path: Path) -> None:
+    """Refuse at the first save, not at the first resume, what another version of torch writes otherwise."""
+    try:
+        refuse_unsafe_archive(written)
+    except RefusedError as error:
+        raise ValueError(f"{path} would be a checkpoint that does not load: {error}") from error
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
