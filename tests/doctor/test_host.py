@@ -53,6 +53,15 @@ def test_a_model_too_large_for_the_memory_is_named(tmp_path):
     assert "TiB needed" in finding.found
 
 
+def test_the_weights_of_gpu_ranks_are_not_in_this_memory(tmp_path):
+    def needed(ranks, *overrides):
+        (finding,) = look_at_memory(smoke(tmp_path, *overrides), ranks, 0)
+        return finding.found.rpartition(", at least ")[2]
+
+    assert needed(8, "hardware.device=gpu") == needed(1, "hardware.device=gpu") == needed(1)
+    assert needed(8) != needed(1)
+
+
 def test_the_largest_pass_is_over_all_streams_of_a_phase(prepared):
     one = largest_pass_blocks(smoke(prepared)) // 3
     assert one > 10

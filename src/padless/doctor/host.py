@@ -65,7 +65,8 @@ def look_at_cpus(threads: int, ranks: int, cpus: float, load: float) -> Iterator
 def look_at_memory(config: Config, ranks: int, gpus: int) -> Iterator[Finding]:
     """Compare available memory with weights, gradients and moments (CPU ranks) and the shuffling of a pass."""
     state = _STATE_BYTES * count_parameters(config.model).total
-    needed = state * (1 if gpus else ranks) + _ORDER_BYTES * largest_pass_blocks(config)
+    on_gpu = gpus > 0 or config.hardware.device == "gpu"
+    needed = state * (1 if on_gpu else ranks) + _ORDER_BYTES * largest_pass_blocks(config)
     available = usable_memory_bytes()
     text = f"{readable_bytes(available)} available, at least {readable_bytes(needed)} needed"
     if needed > available:
