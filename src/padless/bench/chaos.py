@@ -15,10 +15,9 @@ from padless.bench.corpus import prepare_small
 from padless.bench.figures import clock_of, newest_whole
 from padless.bench.kills import FROM_OUTSIDE, STARTUP, Kill, plan_kills
 from padless.bench.moments import Moments, moments_of
-from padless.bench.start import POLL_S, Start, begin
+from padless.bench.start import POLL_S, Start, begin, run_failed
 from padless.config.compose import compose
 from padless.data.manifest import read_manifest
-from padless.errors import TrainingError
 
 GONE_WITHIN_S = 30.0  # after the first death, all other processes of a start have to be gone
 START_TIMEOUT_S = 240.0
@@ -36,7 +35,6 @@ SETTINGS = (
     "phases.anneal.eval_every_tokens=9K",
 )
 _LOOK_FOR_DEATHS_S = 0.2
-_LOG_LINES = 12
 
 
 @dataclass
@@ -114,8 +112,8 @@ def run_chaos(
     count: int,
     seed: int,
     processes: Sequence[int],
-    tell: Tell = lambda outcome: None,
-    say: Callable[[str], None] = lambda line: None,
+    tell: Tell,
+    say: Callable[[str], None],
 ) -> list[Series]:
     """Do ``count`` kills and return what became of the runs, one series for each number of processes.
 
@@ -141,12 +139,17 @@ def run_chaos(
         for each in (reference, killed):
             shutil.rmtree(each, ignore_errors=True)
         say(f"the uninterrupted run, {size} process(es)")
-        _run_whole([*arguments, f"run.folder={reference}"], reference, size)
+        run_whole([*arguments, f"run.folder={reference}"], reference, size)
         series.append(_Chaos([*arguments, f"run.folder={killed}"], killed, size, tell).run(own, reference))
     return series
 
 
-def _run_whole(arguments: list[str], folder: Path, size: int) -> None:
+def run_whole(arguments: list[str], folder: Path, size: int) -> None:
+    """Run to the end without a kill.
+
+    Raises:
+        TrainingError: it fails or does not end.
+    """
     start = begin(arguments, folder / RUN_NAME, folder / "log.txt", "python" if size == 1 else "torchrun", size, None)
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while not start.has_ended() and time.monotonic() < deadline_s:
@@ -154,13 +157,9 @@ def _run_whole(arguments: list[str], folder: Path, size: int) -> None:
     ended = start.has_ended()
     start.clear(GONE_WITHIN_S if ended else 0.0)
     if not ended or start.process.returncode != 0:
-        raise _failed(start, "the uninterrupted run" + ("" if ended else f" does not end within {START_TIMEOUT_S:.0f} s"))
-
-
-def _failed(start: Start, what: str) -> TrainingError:
-    lines = [line for line in start.log.read_text(errors="replace").splitlines() if line.strip()][-_LOG_LINES:]
-    last = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no output")
-    return TrainingError(f"{what} failed (code {start.process.returncode}): {last.strip()}", f"read {start.log}")
+        raise run_failed(
+            start, "the uninterrupted run" + ("" if ended else f" does not end within {START_TIMEOUT_S:.0f} s")
+        )
 
 
 def _problem(start: Start, happened: bool, ended_orderly: bool, survivors: dict[int, str]) -> str | None:
@@ -169,7 +168,7 @@ def _problem(start: Start, happened: bool, ended_orderly: bool, survivors: dict[
         return f"still there after {GONE_WITHIN_S:.0f} s: {who}"
     if happened:
         return None
-    return "not reached" if ended_orderly else _failed(start, "the start").cause
+    return "not reached" if ended_orderly else run_failed(start, "the start").cause
 
 
 class _Chaos:
@@ -188,7 +187,7 @@ class _Chaos:
         last = self._begin(None)
         self._watch(last, None)
         if last.process.returncode != 0:
-            self._series.differences.append(str(_failed(last, "the last start, which nobody killed,").cause))
+            self._series.differences.append(str(run_failed(last, "the last start, which nobody killed,").cause))
         else:
             self._series.differences += differences(reference / RUN_NAME, self._folder / RUN_NAME)
         for outcome in self._waiting:
@@ -201,9 +200,7 @@ class _Chaos:
         wish = None
         if kill is not None and kill.event not in FROM_OUTSIDE:
             resumed, _ = newest_whole(run_folder)
-            number = self._moments.number_in_start(
-                kill.named_event, kill.clock_tokens, resumed, kill.rank, self._size
-            )
+            number = self._moments.number_in_start(kill.named_event, kill.clock_tokens, resumed, kill.rank, self._size)
             wish = f"{kill.named_event}:{number}:{kill.rank}:{kill.target}"
         log = self._folder / "logs" / f"{'last' if kill is None else f'{kill.number:02d}-{kill.event}'}.txt"
         return begin(self._arguments, run_folder, log, launcher, self._size, wish)

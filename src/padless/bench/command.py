@@ -90,7 +90,9 @@ def settings_of(arguments: list[str], defaults: Mapping[str, str]) -> dict[str, 
     for text in arguments:
         key, separator, value = text.partition("=")
         if not separator or not value or key not in defaults:
-            raise ConfigError(f"{text!r} is not one of {', '.join(defaults)} with a value", f"write e.g. {_example(defaults)}")
+            raise ConfigError(
+                f"{text!r} is not one of {', '.join(defaults)} with a value", f"write e.g. {_example(defaults)}"
+            )
         found[key] = value
     return found
 

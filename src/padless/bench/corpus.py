@@ -1,4 +1,4 @@
-"""Data for the benches: few bundled documents, so that a short run begins several passes; or a great many tiny blocks."""
+"""Data for the benches: few bundled documents, which a short run passes several times, or very many tiny blocks."""
 
 import io
 import json

@@ -4,19 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+TAIL_BYTES = 1 << 14  # more than an evaluation's and a step's line
+
 
 def read_figures(run_folder: Path) -> list[dict[str, Any]]:
     """Return the whole lines of the run's metrics, in order; empty if there are none yet."""
     path = run_folder / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    return _parsed(path.read_text(encoding="utf-8"))
 
 
 def read_steps(run_folder: Path) -> list[dict[str, Any]]:
@@ -25,9 +21,26 @@ def read_steps(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def clock_of(run_folder: Path) -> int:
-    """Return the clock of the last step in the metrics, 0 if there is none."""
-    steps = read_steps(run_folder)
+    """Return the clock of the last step in the metrics, 0 if there is none; reads only their end."""
+    path = run_folder / "metrics.jsonl"
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        tail = file.read().decode("utf-8", errors="replace")
+    steps = [line for line in _parsed(tail) if "loss" in line]
     return int(steps[-1]["tokens"]) if steps else 0
+
+
+def _parsed(text: str) -> list[dict[str, Any]]:
+    """Return the lines that are whole; a kill or a tail cuts one off."""
+    lines = []
+    for each in text.split("\n"):
+        try:
+            lines.append(json.loads(each))
+        except ValueError:
+            continue
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def newest_whole(run_folder: Path) -> tuple[int, Path | None]:

@@ -26,9 +26,6 @@ ORDER = (  # the first kills of a short plan are the likeliest to do harm
     "step",
 )
 FROM_OUTSIDE = (STARTUP, RANDOM)
-_PLACED_FIRST = sorted(  # what a run has few of
-    ORDER, key=lambda event: (event in FROM_OUTSIDE, event not in ("handover", "pass_border", RAMP), ORDER.index(event))
-)
 _ONE_PROCESS = (("python", "rank"), ("torchrun", "launcher"), ("python", "rank"), ("torchrun", "ranks"))
 _SEVERAL = (
     ("torchrun", "rank"),
@@ -101,7 +98,7 @@ def _series(events: list[str], size: int, draw: random.Random, moments: Moments,
     events = _at_most(events, "handover", len(moments.clocks["handover"]))
     events = _at_most(events, "pass_border", len(_candidates("pass_border", moments, {})))
     placed: dict[int, str] = {}
-    for event in sorted(set(events), key=_PLACED_FIRST.index):
+    for event in sorted(set(events), key=_placed_first):
         for clock in _spread(event, events.count(event), draw, moments, placed):
             placed[clock] = event
     ordered = [*sorted(placed.items()), *[(moments.end_tokens, "export")] * events.count("export")]
@@ -114,6 +111,11 @@ def _series(events: list[str], size: int, draw: random.Random, moments: Moments,
         delay_s = draw.uniform(0, _MAX_STARTUP_S if event == STARTUP else _MAX_DELAY_S)
         kills.append(Kill(done + index + 1, size, launcher, event, clock, target, rank, round(delay_s, 3)))
     return kills
+
+
+def _placed_first(event: str) -> tuple[bool, bool, int]:
+    """Order events so that what a run has few of gets its clocks first."""
+    return event in FROM_OUTSIDE, event not in ("handover", "pass_border", RAMP), ORDER.index(event)
 
 
 def _at_most(events: list[str], event: str, most: int) -> list[str]:
@@ -157,6 +159,4 @@ def _spread(event: str, count: int, draw: random.Random, moments: Moments, place
             f"a run of {moments.end_tokens:_} tokens has room for {len(free)} kills at {event}, not for {count}",
             "use fewer kills",
         )
-    return [
-        free[draw.randrange(part * len(free) // count, (part + 1) * len(free) // count)] for part in range(count)
-    ]
+    return [free[draw.randrange(part * len(free) // count, (part + 1) * len(free) // count)] for part in range(count)]

@@ -6,6 +6,7 @@ occurrence within the start, which a kill has to name, is a count (:meth:`Moment
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from padless.config.schema import Config
 from padless.schedule.phases import PhasePlan, plan_phases
@@ -81,7 +82,7 @@ def _due(step_clocks: list[int], interval_tokens: int) -> list[int]:
     start, end = step_clocks[0], step_clocks[-1]
     return [
         now
-        for before, now in zip(step_clocks, step_clocks[1:], strict=False)
+        for before, now in pairwise(step_clocks)
         if now == end or (before - start) // interval_tokens != (now - start) // interval_tokens
     ]
 

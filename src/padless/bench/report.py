@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,9 @@ def draw(series: Sequence[Series], out: Path) -> None:
 
     figure, axes = plt.subplots(len(series), 1, figsize=(11, 3.6 * len(series)), squeeze=False, layout="constrained")
     for axis, each in zip(axes[:, 0], series, strict=True):
-        top_tokens = max((outcome.clock_tokens for outcome in each.outcomes), default=1) or 1
+        top_tokens = max((clock for clocks in each.clocks for _, clock in clocks), default=1)
         starts = [clocks for clocks in each.clocks if clocks]
-        for before, after in zip(starts, starts[1:], strict=False):
+        for before, after in pairwise(starts):
             axis.plot(*zip(before[-1], after[0], strict=True), ":", color="#999999", lw=0.9)
         for clocks in starts:
             axis.plot(*zip(*clocks, strict=True), ".-", color="#444444", lw=1.4, ms=2)
@@ -151,7 +152,9 @@ def draw(series: Sequence[Series], out: Path) -> None:
         ends = "ends bit-equal" if not each.differences else "ENDS DIFFERENTLY"
         survived = sum(each.survived(outcome) for outcome in each.outcomes)
         axis.set_title(
-            f"{each.processes} process(es): {survived}/{len(each.outcomes)} kills survived, {ends}", loc="left", fontsize=10
+            f"{each.processes} process(es): {survived}/{len(each.outcomes)} kills survived, {ends}",
+            loc="left",
+            fontsize=10,
         )
         axis.set_ylabel("clock (tokens)")
         axis.yaxis.set_major_formatter(lambda value, _: approximate_tokens(value))

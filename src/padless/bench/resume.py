@@ -1,4 +1,4 @@
-"""``padless bench resume``: does a resume take longer the further a run is? Two run folders, at 1 % and 99 % of the data.
+"""``padless bench resume``: does a resume take longer the further a run is? Runs at 1 % and at 99 % of the data.
 
 The state in both is that of a real run's first step, its clock moved; metrics have a line for every step up to there.
 Each is resumed for one step by ``train.py``, by turns, in processes of their own.
@@ -15,7 +15,7 @@ from typing import Any
 
 from padless.bench.corpus import prepare_many
 from padless.bench.figures import newest_whole, read_steps
-from padless.bench.start import POLL_S, Start, begin
+from padless.bench.start import POLL_S, Sighting, Start, begin, run_failed
 from padless.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import config_hash
@@ -126,7 +126,7 @@ def resume_arguments(data: Path, blocks: int) -> list[str]:
     ]
 
 
-def run_resume(folder: Path, blocks: int, repeats: int, say: Callable[[str], None] = lambda line: None) -> ResumeResult:
+def run_resume(folder: Path, blocks: int, repeats: int, say: Callable[[str], None]) -> ResumeResult:
     """Measure resumes at both places.
 
     Args:
@@ -140,7 +140,9 @@ def run_resume(folder: Path, blocks: int, repeats: int, say: Callable[[str], Non
         TrainingError: a run fails.
     """
     if blocks < MIN_BLOCKS:
-        raise ConfigError(f"blocks={blocks} is less than {MIN_BLOCKS}, a step for each per cent", "use blocks=1_000_000")
+        raise ConfigError(
+            f"blocks={blocks} is less than {MIN_BLOCKS}, a step for each per cent", "use blocks=1_000_000"
+        )
     if repeats < 1:
         raise ConfigError(f"repeats={repeats} is less than 1", "use e.g. repeats=3")
     folder = folder.resolve()
@@ -156,21 +158,29 @@ def run_resume(folder: Path, blocks: int, repeats: int, say: Callable[[str], Non
     for number in range(repeats):
         for per_cent, place in places.items():
             craft(seed / RUN_NAME, place / RUN_NAME, arguments, per_cent)
-            seen = _run_step([*arguments, f"run.folder={place}"], place, clocks[per_cent]).seen
-            if seen.first_batch_s is None or seen.first_step_s is None or seen.resumed_tokens != clocks[per_cent]:
-                raise TrainingError(
-                    f"the run in {place} did not resume at {clocks[per_cent]:_} tokens", f"read {place / 'log.txt'}"
-                )
-            found[per_cent].append((seen.first_batch_s, seen.first_step_s))
+            start = _run_step([*arguments, f"run.folder={place}"], place, clocks[per_cent])
+            batch_s, step_s = resume_times(start.seen, clocks[per_cent], start.log)
+            found[per_cent].append((batch_s, step_s))
             say(
-                f"{number + 1}/{repeats}  at {per_cent:>2} %: first batch after {seen.first_batch_s:.2f} s, "
-                f"first step {seen.first_step_s:.2f} s after the start of the process"
+                f"{number + 1}/{repeats}  at {per_cent:>2} %: first batch after {batch_s:.2f} s, "
+                f"first step {step_s:.2f} s after the start of the process"
             )
     times = [
         Times(per_cent, tuple(batch for batch, _ in each), tuple(step for _, step in each))
         for per_cent, each in found.items()
     ]
     return ResumeResult(blocks, tuple(times))
+
+
+def resume_times(seen: Sighting, clock_tokens: int, log: Path) -> tuple[float, float]:
+    """Return the seconds to the first batch and to the first step.
+
+    Raises:
+        TrainingError: the run did not resume where it should have.
+    """
+    if seen.first_batch_s is None or seen.first_step_s is None or seen.resumed_tokens != clock_tokens:
+        raise TrainingError(f"the run did not resume at {clock_tokens:_} tokens", f"read {log}")
+    return seen.first_batch_s, seen.first_step_s
 
 
 def craft(seed: Path, run_folder: Path, arguments: list[str], per_cent: int) -> int:
@@ -204,5 +214,5 @@ def _run_step(arguments: list[str], folder: Path, clock_tokens: int) -> Start:
     start.look()
     start.clear(0.0)
     if start.process.returncode != 0:
-        raise TrainingError(f"a run failed (code {start.process.returncode})", f"read {start.log}")
+        raise run_failed(start, "a run")
     return start

@@ -14,13 +14,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from padless.bench.figures import read_steps
+from padless.bench.figures import clock_of
 from padless.config.compose import YAML_FOLDER
+from padless.errors import TrainingError
 from padless.events import VARIABLE
 
 MARK = "PADLESS_BENCH_START"
 TRAIN = YAML_FOLDER.parent / "train.py"
 POLL_S = 0.02
+_LOG_LINES = 12
 _BEGUN = re.compile(r"^phase '[^']*': from ([\d_]+) to", re.MULTILINE)
 _DONE = "all phases are done"
 _FIRST_BATCH = re.compile(r"first batch after ([\d.]+) s")
@@ -69,14 +71,16 @@ class Start:
         begun = _BEGUN.search(text)
         if begun is not None and seen.resumed_tokens is None:
             seen.resumed_tokens = int(begun[1])
-        if seen.resumed_tokens is not None and seen.first_step_s is None:
-            done = read_steps(self.run_folder)
-            if done and done[-1]["tokens"] > seen.resumed_tokens:
-                seen.first_step_s = time.monotonic() - self.began_s
+        if seen.first_step_s is None and self._has_new_step():
+            seen.first_step_s = time.monotonic() - self.began_s
         if seen.first_batch_s is None and (found := _FIRST_BATCH.search(text)):
             seen.first_batch_s = float(found[1])
         seen.phases_done = seen.phases_done or _DONE in text
         return seen
+
+    def _has_new_step(self) -> bool:
+        resumed = self.seen.resumed_tokens
+        return resumed is not None and clock_of(self.run_folder) > resumed
 
     def has_ended(self) -> bool:
         """Whether the process that was started (the launcher, if there is one) is gone."""
@@ -152,6 +156,13 @@ def begin(
             start_new_session=True,
         )
     return Start(process, mark, run_folder, log, launcher, time.monotonic())
+
+
+def run_failed(start: Start, what: str) -> TrainingError:
+    """Return the error for a start that should have ended orderly, with the line of its output that says why."""
+    lines = [line for line in start.log.read_text(errors="replace").splitlines() if line.strip()][-_LOG_LINES:]
+    last = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no output")
+    return TrainingError(f"{what} failed (code {start.process.returncode}): {last.strip()}", f"read {start.log}")
 
 
 def marked_processes(mark: str) -> dict[int, str]:
