@@ -119,13 +119,13 @@ def _checkpoints(arguments: list[str], as_json: bool) -> None:
 
 
 def _diff(arguments: list[str], as_json: bool) -> None:
-    from padless.diff import diff_command
+    from padless.diff.command import diff_command
 
     diff_command(arguments, as_json)
 
 
 def _doctor(overrides: list[str], as_json: bool) -> int:
-    from padless.doctor import doctor_command
+    from padless.doctor.command import doctor_command
 
     return doctor_command(overrides, as_json)
 

@@ -1,7 +1,7 @@
 """Errors that are the user's to mend: one line of cause, one line of remedy, no traceback (exit code 2).
 
-Everything else is our fault and keeps its traceback (exit code 1). A run that a signal stopped ends with 85, which is no
-error: start me again.
+Everything else is our fault and keeps its traceback (exit code 1). A run that a signal stopped ends with 85:
+start me again.
 """
 
 

@@ -7,6 +7,7 @@ from padless.config.schema import (
     DataConfig,
     EvalConfig,
     ExportConfig,
+    GuardConfig,
     HardwareConfig,
     InitConfig,
     LoggersConfig,
@@ -38,6 +39,7 @@ def make_phase(max_seq_len, global_theta):
         masking=MaskingConfig(0.3, "constant", None, None, 0.8, 0.1),
         shuffle_seed=0,
         save_every_tokens=4096,
+        keep_every_tokens=None,
         eval_every_tokens=4096,
         allow_short_documents=True,
     )
@@ -63,15 +65,16 @@ def rope():
 @pytest.fixture(scope="session")
 def config(model_config):
     return Config(
-        run=RunConfig("card-test", "runs", 17, None, 10),
+        run=RunConfig("card-test", "runs", 17, None, 10, None, ()),
         model=model_config,
-        data=DataConfig({"general": StreamConfig("blocks", None)}, None, 512, 0, True, 2, False),
+        data=DataConfig({"general": StreamConfig("blocks", None)}, None, 512, 0, True, 2, "off", None, False),
         phases={"pretrain": make_phase(128, 10_000.0), "context": make_phase(512, 160_000.0)},
         phase_order=("pretrain", "context"),
         optimizer=OptimizerConfig(0.9, 0.98, 1e-6),
-        hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True),
+        guard=GuardConfig("stop", "report", 64, 10.0, 0.5, 5),
+        hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True, 600.0),
         init=InitConfig("random", None, "fan_in", False),
-        start=StartConfig(None, "weights"),
+        start=StartConfig(None, ("weights",)),
         eval=EvalConfig(("general",), 128, 0.15, None),
         loggers=LoggersConfig(False, None, "offline"),
         export=ExportConfig(True, 1e-4),

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from padless.checkpoint import load_checkpoint
+from padless.checkpoint import expected_bytes, load_checkpoint, refuse_too_little_space
 from padless.config.check import check
 from padless.config.load import config_hash, to_plain
 from padless.config.schema import Config
 from padless.data.preflight import open_data
 from padless.errors import Stopped
 from padless.events import reached
+from padless.model.count import count_parameters
 from padless.plan.table import print_plan
 from padless.schedule.phases import phase_at, plan_phases
 from padless.train.bad_step import Rewind
@@ -101,6 +102,8 @@ def _run(
         check_tokenizer(source, config.init.source, data.tokenizer_sha256)
         check_theta(source, plans[0], config.init.allow_theta_change)
         context = dataclasses.replace(context, tile_source=source)
+    if world.is_leader:
+        refuse_too_little_space(folder.path, expected_bytes(count_parameters(config.model).total))
     folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)
     start = _fit_phases(context, folder, supervisor, beginning, began_s)
     finish_run(context, start)

@@ -79,7 +79,7 @@ class SaveCheckpoint(Callback):
         phase, clock = self._record.plan.name, clock_tokens(state)
         path = checkpoint_path(self._run_folder, phase, clock)
         if self._world.is_leader:
-            weights = {name: tensor.detach().cpu() for name, tensor in self._model.state_dict().items()}
+            weights = _on_the_host(self._model)
             _check_finite(weights, phase, clock)
             facts = {
                 "phase": phase,
@@ -100,6 +100,16 @@ class SaveCheckpoint(Callback):
             apply_retention(self._run_folder, self._keep_newest, self._say)
         self._world.barrier()
         self.last_path = path
+
+
+def _on_the_host(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights on the CPU; tied ones are one copy there, too."""
+    copies: dict[int, Tensor] = {}
+    state = model.state_dict()
+    for tensor in state.values():
+        if tensor.data_ptr() not in copies:
+            copies[tensor.data_ptr()] = tensor.detach().cpu()
+    return {name: copies[tensor.data_ptr()] for name, tensor in state.items()}
 
 
 def _check_finite(weights: dict[str, Tensor], phase: str, clock: int) -> None:
