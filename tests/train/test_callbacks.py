@@ -92,12 +92,14 @@ def saved_clocks(folder):
 def test_retention_keeps_the_newest_the_kept_ones_and_the_phase_end(make_phase, tmp_path):
     phase = make_phase("phases.short.tokens=10_000", "phases.short.save_every_tokens=1_000", KEEP_EVERY, WARMUP)
     phase.trainer([phase.saver(tmp_path, 10_000, keep_newest=2)], 10_000).fit()
-    assert saved_clocks(tmp_path) == [3_072, 6_144, 8_192, 9_216, 10_240]
+    assert saved_clocks(tmp_path) == [3_072, 6_144, 7_168, 8_192, 9_216, 10_240]
     sidecars = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoints/short/*.json")]
     reasons = {each["clock_tokens"]: each["kept"] for each in sidecars}
     assert reasons == {
         3_072: "every 3K tokens",
         6_144: "every 3K tokens",
+        7_168: None,
+        8_192: None,
         9_216: "every 3K tokens",
         10_240: "phase end",
     }
