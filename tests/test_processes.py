@@ -1,0 +1,122 @@
+"""Who dies with whom, with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from padless.processes import boot_id, die_with_launcher, has_ended, pid_space, shield_loader_process, started_ticks
+
+RANK = """
+import os, sys, time
+from padless.processes import die_with_launcher
+die_with_launcher()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+LAUNCHER = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1]])
+"""
+
+
+def wait_until(condition, within_s=20):
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, "not within the time"
+        time.sleep(0.02)
+
+
+def launch(environment):
+    """Start a launcher that starts a rank; return the launcher, and the rank's pid and start."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, RANK],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**{k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK")}, **environment},
+    )
+    pid = int(launcher.stdout.readline())
+    return launcher, pid, started_ticks(pid)
+
+
+def test_a_rank_dies_with_its_launcher():
+    launcher, pid, ticks = launch({"RANK": "1", "LOCAL_RANK": "1"})
+    assert not has_ended(pid, ticks)
+    launcher.kill()
+    launcher.communicate()
+    wait_until(lambda: has_ended(pid, ticks))
+
+
+def test_a_plain_process_outlives_whoever_started_it():
+    launcher, pid, ticks = launch({})
+    launcher.kill()
+    launcher.wait()
+    time.sleep(0.5)
+    assert not has_ended(pid, ticks)
+    os.kill(pid, signal.SIGKILL)
+    launcher.stdout.close()
+
+
+def test_without_the_kernels_help_a_thread_watches_the_launcher(monkeypatch):
+    rank = RANK.replace("die_with_launcher()\n", "sys.platform = 'other'; die_with_launcher()\n", 1)
+    monkeypatch.setitem(globals(), "RANK", rank)
+    launcher, pid, ticks = launch({"RANK": "1", "LOCAL_RANK": "1"})
+    launcher.kill()
+    launcher.communicate()
+    wait_until(lambda: has_ended(pid, ticks))
+
+
+@pytest.fixture
+def loader():
+    """Fork a loader process that is shielded; return its pid and start."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        shield_loader_process()
+        os.write(writer, b"ready")
+        while True:
+            time.sleep(1)
+    os.read(reader, 5)
+    os.close(reader)
+    os.close(writer)
+    yield pid, started_ticks(pid)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_loader_process_leaves_stop_signals_to_its_rank_but_obeys_the_rank(loader):
+    pid, ticks = loader
+    for name in ("TERM", "INT", "USR1", "TERM"):
+        subprocess.run(["/bin/kill", f"-{name}", str(pid)], check=True)  # not from its parent
+    time.sleep(0.3)
+    assert not has_ended(pid, ticks)
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: has_ended(pid, ticks))
+
+
+def test_a_process_is_known_by_its_number_and_start():
+    pid, ticks = os.getpid(), started_ticks(os.getpid())
+    assert not has_ended(pid, ticks)
+    assert has_ended(pid, ticks - 1)  # the number is used again
+    assert not has_ended(pid, None)  # unknown
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    began = started_ticks(child.pid)
+    wait_until(lambda: has_ended(child.pid, began))  # a zombie
+    child.wait()
+    assert has_ended(child.pid, began)
+
+
+def test_the_space_of_process_numbers_is_of_this_boot():
+    assert pid_space().startswith(boot_id())
+    if Path("/proc/self/ns/pid").exists():
+        assert pid_space() != boot_id()
+
+
+def test_a_process_without_a_launcher_asks_for_nothing(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr("padless.processes._die_with", lambda parent: pytest.fail("asked"))
+    die_with_launcher()
