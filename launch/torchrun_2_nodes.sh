@@ -6,6 +6,10 @@
 #   launch/torchrun_2_nodes.sh 10.0.0.1 1 recipe=modernbert_base hardware=2x8xh100 run.name=base-1
 #
 # The same two lines again resume. run.folder and the shards (or their remote) must be visible from both nodes.
+#
+# To stop with a checkpoint, send SIGTERM to this process on either node: torchrun passes it to its ranks, gives them 30
+# seconds, and ends with 1; status.json in the run's folder has the code 85, "start me again". A node that is lost ends the
+# ranks of the other within hardware.rank_timeout_s, by name.
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then
