@@ -1,7 +1,11 @@
 """An injected NaN and spike under each policy, in a whole run; a rewind is a run that never saw the blocks."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,3 +147,22 @@ def test_a_cause_that_is_not_in_the_blocks_ends_after_some_rewinds(data, clean, 
     error = refusal(arguments(tmp_path, "guard=rewind", "guard.max_in_a_row=2"))
     assert "3 rewinds without a new checkpoint; the last: loss is nan" in error
     assert "phases.short.lr.peak" in error
+
+
+@pytest.mark.world
+def test_two_ranks_rewind_together_when_one_of_them_has_the_bad_block(data, clean, tmp_path):
+    bad = clean[BAD_STEP][0]
+    worker = Path(__file__).with_name("rewind_worker.py")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker))
+    command = [*torchrun, bad[0], str(bad[1]), *arguments(tmp_path / "two", "guard=rewind")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    data.bad = frozenset([bad])
+    run_here(arguments(tmp_path / "one", "guard=rewind"))
+    one, two = steps_of(tmp_path / "one"), steps_of(tmp_path / "two")
+    assert [line["blocks"] for line in two] == [line["blocks"] for line in one]
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
+    skipped = [(tmp_path / name / "smoke" / "skipped.json").read_text() for name in ("one", "two")]
+    assert skipped[0] == skipped[1]
+    report = json.loads((tmp_path / "two" / "smoke" / "reports" / f"step-{BAD_STEP}.json").read_text())
+    named = {(document["stream"], document["block"]) for document in report["documents"]}
+    assert named == set(clean[BAD_STEP]), "documents of both ranks"
