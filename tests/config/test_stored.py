@@ -49,7 +49,7 @@ def test_an_earlier_one_gets_what_the_program_did_then(old, new):
 
 
 def test_a_setting_nobody_knows_is_an_error():
-    with pytest.raises(ConfigError, match="unknown setting run.nonsense"):
+    with pytest.raises(ConfigError, match=r"unknown setting run\.nonsense"):
         load_stored({**to_plain(CONFIG), "run": {**to_plain(CONFIG)["run"], "nonsense": 1}})
 
 

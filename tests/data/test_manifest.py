@@ -1,6 +1,7 @@
 """Verification of a prepared folder: whole, or a plain error that names what is not."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -81,6 +82,93 @@ FAULTS = {
         r"shard .*mds is damaged: [\d_]+ bytes found, [\d_]+ expected",
     ),
 }
+
+MANIFEST_FAULTS = {
+    "dtype": ({"dtype": "object"}, "dtype='object' is not one of uint16, uint32"),
+    "dtype as list": ({"dtype": ["uint16"]}, r"dtype=\['uint16'\] is not one of"),
+    "vocabulary": ({"vocab_size": 1 << 40}, "vocab_size=1099511627776 is not a whole number from 1 to 65536"),
+    "vocabulary as bool": ({"vocab_size": True}, "vocab_size=True is not a whole number"),
+    "block_tokens": ({"block_tokens": 1 << 30}, "block_tokens=1073741824 is not a whole number from 1 to 16777216"),
+    "block_tokens below": ({"block_tokens": 64}, "blocks.'128' is not a max_seq_len of 1 to block_tokens=64"),
+    "hash": ({"tokens_sha256": "F" * 64}, "tokens_sha256='FFF.* is not a SHA-256 in hex"),
+    "tokenizer hash": ({"tokenizer_sha256": None}, "tokenizer_sha256=None is not a SHA-256 in hex"),
+    "share": ({"val_fraction": float("nan")}, "val_fraction=nan is not a share from 0 to 1"),
+    "counts": ({"documents": {"train": -1}}, "documents.train=-1 is not a whole number from 0"),
+    "not a mapping": ({"tokens": [1]}, r"tokens=\[1\] is not a mapping"),
+    "special ids": ({"special_ids": {"cls": 1, "sep": 2, "pad": 3}}, "special_ids has no mask"),
+    "special id": ({"all_special_ids": [70_000]}, "special id 0=70000 is not a whole number from 0 to"),
+    "caps": ({"blocks": {"../128": {}}}, "blocks.'../128' is not a max_seq_len"),
+    "splits": ({"blocks": {"128": {}}}, r"blocks.128 has splits \[\], not train and val"),
+}
+
+
+@pytest.mark.parametrize("fault", MANIFEST_FAULTS)
+def test_a_manifest_that_says_what_is_not_possible_is_refused(folder, fault):
+    fields, message = MANIFEST_FAULTS[fault]
+    edit(folder / "manifest.json", lambda tree: tree.update(fields))
+    with pytest.raises(DataError, match=rf"manifest.json cannot be right: {message}"):
+        read_manifest(folder)
+
+
+SPLIT_FAULTS = {
+    "path out": ({"path": "blocks/../../128"}, "path='blocks/../../128' is not a path within the folder"),
+    "absolute path": ({"path": "/etc"}, "path='/etc' is not a path within the folder"),
+    "backslash": ({"path": "blocks\\128"}, "is not a path within the folder"),
+    "hidden": ({"path": "blocks/.ssh"}, "is not a path within the folder"),
+    "no text": ({"path": 5}, "path=5 is not a path within the folder"),
+    "count": ({"num_blocks": 1.5}, "num_blocks=1.5 is not a whole number"),
+    "fill": ({"fill": 2}, "fill=2 is not a share from 0 to 1"),
+    "shares": ({"segment_token_share_over": {"2048": "1"}}, "share_over.2048='1' is not a share from 0 to 1"),
+}
+
+
+@pytest.mark.parametrize("fault", SPLIT_FAULTS)
+def test_a_split_that_leads_out_of_the_folder_or_is_not_possible_is_refused(folder, fault):
+    fields, message = SPLIT_FAULTS[fault]
+    edit(folder / "manifest.json", lambda tree: tree["blocks"]["128"]["val"].update(fields))
+    with pytest.raises(DataError, match=message):
+        read_manifest(folder)
+
+
+SHARD_FAULTS = {
+    "path out": ({"name": "../../x.mds"}, "names the shard '../../x.mds', which is not a plain name ending in .mds"),
+    "another kind": ({"name": "index.json"}, "names the shard 'index.json', which is not a plain name"),
+    "size": ({"bytes": 1 << 33}, "bytes of shard.00000.mds=8589934592 is not a whole number from 1 to 4294967295"),
+    "hash": ({"sha256": "../" * 20}, "sha256 of shard.00000.mds=.* is not a SHA-256 in hex"),
+}
+
+
+@pytest.mark.parametrize("fault", SHARD_FAULTS)
+def test_a_shard_name_or_size_that_is_not_possible_is_refused(folder, fault):
+    fields, message = SHARD_FAULTS[fault]
+    edit(folder / "manifest.json", lambda tree: tree["blocks"]["128"]["val"]["shards"][0].update(fields))
+    with pytest.raises(DataError, match=message):
+        read_manifest(folder)
+
+
+def test_a_shard_named_twice_is_refused(folder):
+    edit(folder / "manifest.json", lambda tree: tree["blocks"]["128"]["val"].update(shards=[shard_facts()] * 2))
+    with pytest.raises(DataError, match=r"blocks.128.val names the shard shard.00000.mds twice"):
+        read_manifest(folder)
+
+
+def shard_facts():
+    return {"name": "shard.00000.mds", "bytes": 100, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json"])
+def test_absurd_sizes_are_refused_before_anything_is_read(folder, name):
+    os.truncate(folder / name, 1 << 40)  # a sparse file: on disk it stays small
+    with pytest.raises(DataError, match=rf"{name} is 1_099_511_627_776 bytes, more than the [\d_]+ such a file may"):
+        verify_manifest(folder)
+
+
+def test_a_header_that_disagrees_is_found_where_headers_are_read(folder):
+    shard = folder / SHARD
+    shard.write_bytes(b"\xff" * 4 + shard.read_bytes()[4:])
+    verify_manifest(folder, read_headers=False)
+    with pytest.raises(DataError, match=r"shard .*mds is damaged: its header counts 4_294_967_295 samples"):
+        verify_manifest(folder)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

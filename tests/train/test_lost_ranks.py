@@ -126,6 +126,13 @@ def test_a_rank_that_fails_alone_ends_the_other_with_its_error(start):
     assert (code, "[rank 1] error: shard 7 is damaged\n  remedy: copy it again" in output) == (2, True)
 
 
+def test_a_rank_that_a_signal_stopped_alone_ends_the_other_with_85(start):
+    ranks = start("stop")
+    code, output = ranks.outcome(0, JOINED_S)
+    assert code == 85, output
+    assert f"{ranks.name(1)} has ended: stopped on SIGUSR1" in output
+
+
 def test_ranks_that_end_in_good_order_at_different_times_are_not_lost(start):
     ranks = start("finish")
     assert ranks.outcome(0, JOINED_S) == (0, ranks.outcome(1, 20)[1])
@@ -139,14 +146,43 @@ def test_a_rank_that_never_arrives_is_named_after_the_timeout(start):
     assert f"error: rank 1 of 2 never arrived (waited 10 s); there are {ranks.name(0)}\n  remedy: look for" in output
 
 
-@pytest.mark.parametrize("launcher", list(LAUNCHERS))
-def test_a_killed_launcher_leaves_no_rank_and_no_loader_process(tmp_path, launcher):
-    process = subprocess.Popen(
-        [*LAUNCHERS[launcher], str(WORKER), str(tmp_path), "loaders"],
+def launch(launcher, folder, what):
+    return subprocess.Popen(
+        [*LAUNCHERS[launcher], str(WORKER), str(folder), what],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_a_launchers_stop_signal_lets_ranks_and_their_loader_processes_finish(tmp_path, launcher):
+    process = launch(launcher, tmp_path, "train")
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("rank-[01]"))) == 2, JOINED_S)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    assert [(tmp_path / f"stopped-{rank}").read_text() for rank in (0, 1)] == ["SIGTERM", "SIGTERM"]
+    assert code == {"torchrun": 1, "composer": 85}[launcher]
+
+
+def test_a_launchers_signal_because_of_a_failed_rank_is_no_wish_to_be_started_again(tmp_path):
+    process = launch("torchrun", tmp_path, "fail")
+    try:
+        process.wait(JOINED_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert "has ended: shard 7 is damaged" in (tmp_path / "elsewhere").read_text()
+
+
+@pytest.mark.parametrize("launcher", list(LAUNCHERS))
+def test_a_killed_launcher_leaves_no_rank_and_no_loader_process(tmp_path, launcher):
+    process = launch(launcher, tmp_path, "loaders")
     try:
         wait_until(lambda: len(list(tmp_path.glob("rank-[01]"))) == 2, JOINED_S)
         pids = [int(path.read_text()) for path in tmp_path.glob("rank-[01]")]

@@ -196,3 +196,21 @@ def test_leaving_is_written_down_once_and_with_the_reason(scene):
     it.presence.leave(2, "disk full")
     it.presence.leave(0)
     assert json.loads(it.store.get("sign/0")) == {"left": 2, "why": "disk full", "follows": False}
+
+
+def test_a_main_thread_that_hangs_in_what_it_closes_after_an_error_is_ended_with_the_errors_code(scene, monkeypatch):
+    monkeypatch.setattr(module, "_CLOSING_S", 0.2)
+    it = scene(timeout_s=60)
+    it.presence.start()
+    it.presence.leave(2, "disk full")
+    assert it.ended.wait(10)
+    assert it.codes == [2]
+
+
+def test_a_main_thread_that_hangs_after_it_was_told_who_is_lost_is_ended(scene, monkeypatch):
+    monkeypatch.setattr(module, "_CLOSING_S", 0.5)
+    it = scene(timeout_s=60)
+    it.presence.start()
+    it.sign(2, left=2, why="disk full", follows=False)
+    assert it.presence.explain() == Loss("rank 2 (pid 102 on node-2) has ended: disk full", 2)
+    assert it.outcome() == ("rank 2 (pid 102 on node-2) has ended: disk full", 2)

@@ -113,10 +113,11 @@ def clean_leftovers(say: Callable[[str], None], folder: Path = SHARED_MEMORY) ->
                 _unlink_own(file)
             _unlink_own(path)
             removed.append(leftover)
-    if removed:
+    files = sum(len(leftover.files) for leftover in removed)
+    if files:
         runs = "a killed run" if len(removed) == 1 else f"{len(removed)} killed runs or phases"
-        files = sum(len(leftover.files) for leftover in removed)
-        say(f"removed what {runs} left in shared memory ({files} files, {sum(each.bytes for each in removed):_} bytes)")
+        size = sum(leftover.bytes for leftover in removed)
+        say(f"removed what {runs} left in shared memory ({files} file{'s' * (files > 1)}, {size:_} bytes)")
     return removed
 
 

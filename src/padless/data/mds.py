@@ -17,6 +17,7 @@ from streaming import Stream, StreamingDataset
 from streaming.base.dataset import _ShardState
 from streaming.base.format import Reader, reader_from_json
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from padless.data.block_check import bad_sample, block_from
 from padless.data.collate import Block
@@ -111,8 +112,11 @@ class _BlockDataset(StreamingDataset):
         if self._sources[self.stream_per_shard[shard_id]].remote is None:
             self._shard_states[shard_id] = _ShardState.LOCAL  # there is nothing to fetch; reading finds what is wrong
             return
+        if not blocking and shard_id in self._fetch_errors:
+            return  # a reader tries again, and says why not
         try:
             super().prepare_shard(shard_id, blocking)
+            self._fetch_errors.pop(shard_id, None)
         except Exception as error:  # noqa: BLE001  # every remote has errors of its own
             self._fetch_errors[shard_id] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             lock = getattr(self, "_cache_filelock", None)
@@ -208,6 +212,8 @@ class BlockReader:
     def microbatches(self, position_blocks: int) -> Iterator[list[Block]]:
         """Yield this rank's microbatches from the global position ``position_blocks`` on, pass after pass.
 
+        Loader workers live until the iterator is closed or raises.
+
         Raises:
             DataError: a block cannot be used, naming stream, shard and sample; or a loader worker died or hangs.
         """
@@ -221,10 +227,19 @@ class BlockReader:
                 "initial_physical_nodes": None,
             }
         )
-        yield from self._one_pass()
-        while True:
-            reached("pass_border")
+        try:
             yield from self._one_pass()
+            while True:
+                reached("pass_border")
+                yield from self._one_pass()
+        finally:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        """End the loader processes in order; left to the garbage collector, each may be waited for 5 s."""
+        if isinstance(self._loader._iterator, _MultiProcessingDataLoaderIter):
+            self._loader._iterator._shutdown_workers()
+            self._loader._iterator = None
 
     def _one_pass(self) -> Iterator[list[Block]]:
         """Yield what is left of the pass."""

@@ -32,7 +32,7 @@ def hash_shards(splits: Iterable[PackedSplit], console: Console, *, must_exist: 
         files = {path: shard for path, shard in files.items() if path.exists()}
     total = sum(shard.bytes for shard in files.values())
     done = 0
-    threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+    threads = min(_MAX_THREADS, os.cpu_count() or 1)
     with Progress(console, "verifying shards", total) as progress, ThreadPoolExecutor(threads) as executor:
         tasks = [executor.submit(_check, path, shard) for path, shard in files.items()]
         try:

@@ -115,14 +115,17 @@ class Presence:
         threading.Thread(target=self._judge, name="presence: judge", daemon=True).start()
         atexit.register(self._leave_at_exit)
 
-    def explain(self) -> Loss | None:
+    def explain(self, wait_s: float | None = None) -> Loss | None:
         """Return which rank made a collective fail, once it is known; None if all of them still give signs.
 
-        Waits for up to six beats (12 s at most). The caller has to fail with it: the process is ended 30 s later.
+        The caller has to fail with it: the process is ended 30 s later.
+
+        Args:
+            wait_s: how long to wait for signs; None waits for six beats, 12 s at most.
         """
         self._wishes.asked_at_s = self._clock_s
         self._wishes.wake.set()
-        until = time.monotonic() + 6 * self._beat_s
+        until = time.monotonic() + (6 * self._beat_s if wait_s is None else wait_s)
         while not self._wishes.found.is_set() and (left_s := until - time.monotonic()) > 0:
             with contextlib.suppress(Stopped):  # from a launcher that ends all because of the lost one
                 self._wishes.found.wait(left_s)
