@@ -194,8 +194,8 @@ def test_a_run_that_cannot_begin_writes_nothing_that_a_rerun_would_trust(tmp_pat
     error = refusal([*overrides(tmp_path), *more])
     assert cause in error
     assert remedy in error
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert written == []
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert written <= {"run.lock", "status.json"}  # who is here, and how it ended
 
 
 @pytest.fixture
