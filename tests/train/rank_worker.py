@@ -50,14 +50,19 @@ def main() -> None:
     timeout_s = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
     with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s)) as world:
         world.when_a_rank_is_lost(lambda line, code: write(folder / f"told-{world.rank}", f"{code} {line}"))
-        if what in ("loaders", "train"):
-            loader = iter(DataLoader(Pids(folder), num_workers=2, worker_init_fn=shield_loader_process))
-            next(loader)
-            next(loader)
+        loader = loader_of(folder) if what in ("loaders", "train") else iter([])
         write(folder / f"rank-{world.rank}", str(os.getpid()))
         if what == "train":
             train(world, folder, loader)
-        act(world, what)
+        else:
+            WHAT[what](world, folder)
+
+
+def loader_of(folder: Path) -> Iterator:
+    loader = iter(DataLoader(Pids(folder), num_workers=2, worker_init_fn=shield_loader_process))
+    for _ in range(2):  # one of each
+        next(loader)
+    return loader
 
 
 def train(world: World, folder: Path, loader: Iterator) -> None:
@@ -75,35 +80,52 @@ def train(world: World, folder: Path, loader: Iterator) -> None:
     signals.raise_if_requested("")
 
 
-def act(world: World, what: str) -> None:
-    if what == "collective":
-        while True:
-            world.barrier()
-            time.sleep(0.05)
-    if what in ("sleep", "loaders"):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's; who is lost is known from the store alone
-        time.sleep(120)
-    if what == "raise":
-        if world.rank == 1:
-            raise DataError("shard 7 is damaged", "copy it again")
-        time.sleep(120)
-    if what == "stop":
-        if world.rank == 1:
-            raise Stopped("stopped on SIGUSR1")
+def collective(world: World, folder: Path) -> None:
+    while True:
         world.barrier()
-    if what == "fail":
-        if world.rank == 1:
-            raise DataError("shard 7 is damaged", "copy it again")
-        signals = StopSignals()
-        signals.install()
-        try:
-            time.sleep(120)
-        except Stopped:
-            write(Path(sys.argv[1]) / "elsewhere", str(world.failure_elsewhere()))
-            raise
-    if what == "finish":
-        world.barrier()
-        time.sleep(3 * world.rank)
+        time.sleep(0.05)
+
+
+def sleep(world: World, folder: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's; who is lost is known from the store alone
+    time.sleep(120)
+
+
+def fail_on_rank_1(world: World, folder: Path) -> None:
+    if world.rank == 1:
+        raise DataError("shard 7 is damaged", "copy it again")
+    time.sleep(120)
+
+
+def stop_on_rank_1(world: World, folder: Path) -> None:
+    if world.rank == 1:
+        raise Stopped("stopped on SIGUSR1")
+    world.barrier()
+
+
+def fail_on_rank_1_and_be_stopped(world: World, folder: Path) -> None:
+    StopSignals().install()
+    try:
+        fail_on_rank_1(world, folder)
+    except Stopped:
+        write(folder / "elsewhere", str(world.failure_elsewhere()))
+        raise
+
+
+def finish(world: World, folder: Path) -> None:
+    world.barrier()
+    time.sleep(3 * world.rank)
+
+
+WHAT = {
+    "collective": collective,
+    "sleep": sleep,
+    "raise": fail_on_rank_1,
+    "stop": stop_on_rank_1,
+    "fail": fail_on_rank_1_and_be_stopped,
+    "finish": finish,
+    "loaders": sleep,
+}
 
 
 def write(path: Path, text: str) -> None:

@@ -92,3 +92,12 @@ def test_other_ranks_than_the_first_print_only_after_they_have_joined(monkeypatc
     monkeypatch.setenv("RANK", rank)
     assert exit_code_of(fail) == 2
     assert capsys.readouterr().err == (f"{printed}\n  remedy: b\n" if printed else "")
+
+
+def test_a_single_rank_has_nobody_to_tell_and_nobody_to_lose():
+    with World(0, 1, DeviceCPU(), None, ("here",)) as world:
+        world.when_a_rank_is_lost(lambda line, code: pytest.fail("nobody is lost"))
+        assert world.gather("mine") == ["mine"]
+        assert world.failure_elsewhere() is None
+        with world.naming_lost_ranks():
+            world.barrier()
