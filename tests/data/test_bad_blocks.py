@@ -185,6 +185,13 @@ def test_a_process_that_meets_a_bad_shard_ends_with_code_2_and_two_lines(tmp_pat
     assert "prepare the folder again" in remedy
 
 
+def test_a_loader_that_ends_at_once_is_no_endless_loop(tmp_path):
+    reader = reader_of(write_split(tmp_path / "a", 5), 0)
+    reader._loader.__dict__["dataset"] = []  # a DataLoader guards its attributes
+    with pytest.raises(RuntimeError, match="the loader ended a pass without a block"):
+        list(reader.microbatches(0))
+
+
 @pytest.mark.parametrize("begin", [0, 39])
 def test_a_pass_border_is_said_when_a_new_pass_begins_and_not_at_the_first(tmp_path, monkeypatch, begin):
     said = []

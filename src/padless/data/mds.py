@@ -249,7 +249,10 @@ class BlockReader:
                 is_empty = False
                 yield _all_good(items)
         except RuntimeError as error:
-            raise _worker_error(error) from error
+            lost = _lost_worker(error)
+            if lost is None:
+                raise
+            raise lost from error
         if is_empty:
             raise RuntimeError("the loader ended a pass without a block")
 
@@ -263,8 +266,8 @@ def _all_good(items: list[Block | BadBlock]) -> list[Block]:
     return blocks
 
 
-def _worker_error(error: RuntimeError) -> Exception:
-    """Return what to raise for an error of the loader: torch's two about lost workers are the user's to mend."""
+def _lost_worker(error: RuntimeError) -> DataError | None:
+    """Return what to raise for torch's two errors about lost loader workers, which are the user's to mend."""
     text = " ".join(str(error).split())
     if text.startswith("DataLoader timed out"):
         return DataError(
@@ -276,7 +279,7 @@ def _worker_error(error: RuntimeError) -> Exception:
             f"a loader worker died ({text})",
             "look for a kill or too little memory, or lower data.num_workers; the same command goes on",
         )
-    return error
+    return None
 
 
 def _stream(source: StreamSource) -> Stream:
