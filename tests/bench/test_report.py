@@ -26,6 +26,7 @@ def test_the_summary_names_survived_tried_and_the_slowest_resume():
     good = series(outcome(1), outcome(2, resume_s=14.21, first_batch_s=0.8))
     assert summary([good]) == (
         "survived 2/2, slowest resume 14.2 s (start of the process to its first new step; first batch after 0.8 s)"
+        "; after a kill all other processes were gone within 0.5 s (limit 30 s)"
     )
     assert failures([good]) == []
 

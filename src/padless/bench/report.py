@@ -68,7 +68,8 @@ def summary(series: Sequence[Series]) -> str:
         slowest = max(resumes, key=lambda outcome: outcome.resume_s or 0.0)
         line += f", slowest resume {slowest.resume_s:.1f} s (start of the process to its first new step"
         line += f"; first batch after {slowest.first_batch_s:.1f} s)" if slowest.first_batch_s is not None else ")"
-    return line
+    slow_end = max((outcome.gone_s for _, outcome in outcomes), default=0.0)
+    return f"{line}; after a kill all other processes were gone within {slow_end:.1f} s (limit {GONE_WITHIN_S:.0f} s)"
 
 
 def failures(series: Sequence[Series]) -> list[str]:
@@ -146,8 +147,8 @@ def draw(series: Sequence[Series], out: Path) -> None:
             mark = "o" if each.survived(outcome) else "X"
             axis.plot(*place, mark, color=_COLOURS[outcome.kill.target], ms=6)
             axis.annotate(
-                f"{outcome.kill.number} {outcome.kill.event}", place, xytext=(3, 5), textcoords="offset points",
-                fontsize=7, rotation=35, ha="left", va="bottom",
+                f"{outcome.kill.number} {outcome.kill.event}", place, xytext=(3, -4), textcoords="offset points",
+                fontsize=7, rotation=-35, ha="left", va="top",
             )  # fmt: skip
         ends = "ends bit-equal" if not each.differences else "ENDS DIFFERENTLY"
         survived = sum(each.survived(outcome) for outcome in each.outcomes)
@@ -157,14 +158,14 @@ def draw(series: Sequence[Series], out: Path) -> None:
             fontsize=10,
         )
         axis.set_ylabel("clock (tokens)")
-        axis.yaxis.set_major_formatter(lambda value, _: approximate_tokens(value))
-        axis.set_ylim(-0.05 * top_tokens, 1.35 * top_tokens)
+        axis.yaxis.set_major_formatter(lambda value, _: approximate_tokens(value) if value >= 0 else "")
+        axis.set_ylim(-0.4 * top_tokens, 1.08 * top_tokens)  # labels hang below their marks
         axis.set_xlim(left=0)
         axis.grid(alpha=0.3)
     for target, colour in _COLOURS.items():
         name = {"rank": "one rank", "ranks": "all ranks"}.get(target, target)
         axes[0, 0].plot([], [], "o", color=colour, label=f"SIGKILL of {name}")
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    axes[0, 0].legend(loc="upper left", fontsize=8)
     axes[-1, 0].set_xlabel("seconds since the first start")
     figure.savefig(out, dpi=130)
     plt.close(figure)
