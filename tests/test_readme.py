@@ -1,4 +1,4 @@
-"""The README's commands are real: every configuration it names composes and passes all checks."""
+"""The commands of README and docs are real: every configuration they name composes and passes all checks."""
 
 import os
 import re
@@ -11,11 +11,12 @@ from padless.config.check import check, ranks_to_check
 from padless.config.compose import compose
 
 README = Path(__file__).parents[1] / "README.md"
+DOCS = sorted((README.parent / "docs").glob("*.md"))
 PLACEHOLDERS = {"<checkpoint or Hugging Face folder>": "some/folder", "<my run>": "mine", "<clock>": "1_000"}
 
 
 def commands() -> list[str]:
-    text = README.read_text()
+    text = "\n".join(path.read_text() for path in [README, *DOCS])
     for placeholder, value in PLACEHOLDERS.items():
         text = text.replace(placeholder, value)
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.DOTALL)
@@ -27,14 +28,14 @@ def configurations() -> list[str]:
     named = []
     for command in commands():
         for part in command.split("&&"):
-            found = re.search(r"(?:train\.py|padless (?:check|plan))(.*)", part)
+            found = re.search(r"(?:train\.py|padless (?:check|plan|doctor)\b)(.*)", part)
             if found:
                 named.append(found.group(1).strip())
     return named
 
 
 @pytest.mark.parametrize("overrides", configurations())
-def test_every_configuration_in_the_readme_composes_and_passes_all_checks(overrides):
+def test_every_configuration_in_readme_and_docs_composes_and_passes_all_checks(overrides):
     words = [word for word in shlex.split(overrides) if "=" in word]
     config = compose(words)
     check(config, ranks_to_check(config, os.environ))
