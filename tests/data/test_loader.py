@@ -141,3 +141,20 @@ def test_a_wish_to_stop_of_any_rank_reaches_all_in_the_same_step():
     alone.begin_step(0, 1, 0.3)
     next(iter(alone))
     assert alone.last_step.stop == "SIGTERM"
+
+
+def test_closing_the_loader_ends_what_it_reads_from():
+    ended = []
+
+    def endless():
+        try:
+            while True:
+                yield [Block("a", 0, np.arange(5, 15, dtype=np.uint16), np.array([10], np.int32))]
+        finally:
+            ended.append(True)
+
+    loader = StepLoader(leave_out(endless(), 0, 1, ()), RULES)
+    loader.begin_step(0, 1, 0.3)
+    next(iter(loader))
+    loader.close()
+    assert ended == [True]

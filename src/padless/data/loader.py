@@ -12,7 +12,7 @@ block ids also carries a wish to stop, so that all ranks learn of a signal in th
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from padless.data.batch import PackedBatch
@@ -105,6 +105,11 @@ class StepLoader:
     def begin_step(self, step: int, num_microbatches: int, mask_rate: float) -> None:
         """Say what the next item is: the step's number, its microbatches on this rank, its mask rate."""
         self._next = (step, num_microbatches, mask_rate)
+
+    def close(self) -> None:
+        """End the reader and its processes."""
+        if isinstance(self._microbatches, Generator):
+            self._microbatches.close()
 
     def __iter__(self) -> Iterator[list[PackedBatch]]:
         while True:

@@ -206,6 +206,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
             trainer.fit()
     finally:
         _stop_progress(callbacks)
+        loader.close()
     saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
     if saver.last_path is None:
         raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
