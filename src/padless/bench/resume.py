@@ -71,7 +71,11 @@ class ResumeResult:
             "process_ratio": round(self.process_ratio, 3),
             "max_ratio": MAX_RATIO,
             "times": [
-                {"per_cent": each.per_cent, "first_batch_s": each.first_batch_s, "first_step_s": each.first_step_s}
+                {
+                    "per_cent": each.per_cent,
+                    "first_batch_s": list(each.first_batch_s),
+                    "first_step_s": [round(seconds, 3) for seconds in each.first_step_s],
+                }
                 for each in self.times
             ],
         }
