@@ -2,8 +2,8 @@
 
 import pytest
 
-from padless.bench.command import bench_command, settings_of, whole_number
-from padless.errors import ConfigError
+from padless.bench.command import bench_command, require_survival, settings_of, whole_number
+from padless.errors import ConfigError, TrainingError
 
 
 @pytest.mark.parametrize("arguments", [[], ["chao"], ["kills=3"]])
@@ -31,3 +31,11 @@ def test_what_is_not_a_whole_number_is_refused():
         bench_command(["chaos", "kills=many"], as_json=False)
     with pytest.raises(ConfigError, match=r"repeats=1.5 is not a whole number"):
         bench_command(["resume", "repeats=1.5"], as_json=False)
+
+
+def test_kills_that_were_not_survived_end_the_bench_by_name(tmp_path):
+    require_survival({"summary": "survived 2/2", "failures": []}, tmp_path)
+    failed = {"summary": "survived 1/2", "failures": ["kill 2 (export, rank): not reached"]}
+    with pytest.raises(TrainingError, match=r"survived 1/2; not: kill 2 \(export, rank\): not reached") as caught:
+        require_survival(failed, tmp_path)
+    assert str(tmp_path) in caught.value.remedy

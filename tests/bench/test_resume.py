@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from padless.bench.figures import clock_of, newest_whole, read_figures
-from padless.bench.resume import ResumeResult, Times, as_markdown, craft, resume_arguments, resume_times, run_resume
+from padless.bench.resume import (
+    ResumeResult,
+    Times,
+    as_markdown,
+    craft,
+    require_constant,
+    resume_arguments,
+    resume_times,
+    run_resume,
+)
 from padless.bench.start import Sighting
 from padless.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from padless.errors import ConfigError, TrainingError
@@ -22,6 +31,12 @@ def test_medians_decide_whether_the_position_matters():
     plain = result((1.0, 1.0, 1.0), (1.5, 1.5, 1.5)).as_plain()
     assert (plain["ok"], plain["ratio"], plain["process_ratio"]) == (False, 1.5, 1.05)
     json.dumps(plain)
+
+
+def test_a_resume_that_grows_with_the_position_is_refused(tmp_path):
+    require_constant(result((1.0, 1.0, 1.0), (1.1, 1.1, 1.1)), tmp_path)
+    with pytest.raises(TrainingError, match=r"at 99 % of the data takes 1.30 times that at 1 %, not under 1.2"):
+        require_constant(result((1.0, 1.0, 1.0), (1.3, 1.3, 1.3)), tmp_path)
 
 
 def test_the_table_shows_least_median_most_and_the_ratio():

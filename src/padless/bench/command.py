@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -47,15 +48,24 @@ def _chaos(arguments: list[str], as_json: bool) -> None:
     report.draw(series, folder / "chaos.png")
     console.print(report.table(series))
     lines.say(f"{plain['summary']}; {plain['wall_s']:.0f} s in all; {folder / 'chaos.json'}, {folder / 'chaos.png'}")
+    require_survival(plain, folder)
+    _print_json(plain, as_json)
+
+
+def require_survival(plain: Mapping[str, Any], folder: Path) -> None:
+    """Stop if a kill of a chaos run (:func:`padless.bench.report.as_plain`) was not survived.
+
+    Raises:
+        TrainingError: names what was not.
+    """
     if plain["failures"]:
         raise TrainingError(f"{plain['summary']}; not: {'; '.join(plain['failures'])}", f"read the logs under {folder}")
-    _print_json(plain, as_json)
 
 
 def _resume(arguments: list[str], as_json: bool) -> None:
     settings = settings_of(arguments, {"blocks": "1_000_000", "repeats": "3", "folder": f"{_FOLDER}/resume"})
     blocks, repeats = whole_number("blocks", settings["blocks"]), whole_number("repeats", settings["repeats"])
-    from padless.bench.resume import MAX_RATIO, as_markdown, run_resume
+    from padless.bench.resume import as_markdown, require_constant, run_resume
 
     console, folder = Console(stderr=as_json), Path(settings["folder"])
 
@@ -67,11 +77,7 @@ def _resume(arguments: list[str], as_json: bool) -> None:
     write_durably(folder / "resume.json", (json.dumps(plain, indent=1) + "\n").encode())
     write_durably(folder / "resume.md", as_markdown(result).encode())
     say(as_markdown(result))
-    if not result.passed:
-        raise TrainingError(
-            f"a resume at 99 % of the data takes {result.ratio:.2f} times that at 1 %, more than {MAX_RATIO}",
-            f"something grows with the position; see {folder / 'resume.json'}, and repeat on an idle machine",
-        )
+    require_constant(result, folder)
     _print_json(plain, as_json)
 
 

@@ -96,6 +96,19 @@ def as_markdown(result: ResumeResult) -> str:
     return "\n".join(lines) + "\n"
 
 
+def require_constant(result: ResumeResult, folder: Path) -> None:
+    """Stop if the time to the first batch grows with the position.
+
+    Raises:
+        TrainingError: the ratio of medians is not under :data:`MAX_RATIO`.
+    """
+    if not result.passed:
+        raise TrainingError(
+            f"a resume at 99 % of the data takes {result.ratio:.2f} times that at 1 %, not under {MAX_RATIO}",
+            f"something grows with the position; see {folder / 'resume.json'}, and repeat on an idle machine",
+        )
+
+
 def _three(seconds: tuple[float, ...]) -> str:
     return f"{min(seconds):.2f} / {statistics.median(seconds):.2f} / {max(seconds):.2f}"
 
