@@ -177,6 +177,11 @@ def test_no_whole_checkpoint_is_an_error_and_never_a_fresh_start(finished, undis
     ends_as(undisturbed, small(finished), finished)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_with_each_line_once(finished, undisturbed):
+    shutil.rmtree(finished / "smoke" / "checkpoints")
+    ends_as(undisturbed, small(finished), finished)
+
+
 # ---- disks -----------------------------------------------------------------------------------------------------------
 
 
@@ -383,7 +388,7 @@ def test_killed_runs_beside_a_live_one_on_the_same_data(undisturbed, tmp_path, b
     """Their shared memory is removed, with and without its file locks; the live run's stays, and nobody else enters."""
     live, with_locks, without_locks = folders = [tmp_path / name for name in ("live", "with", "without")]
     runs = [begin(lambda folder=folder: start(small(folder))) for folder in folders]
-    at_step(runs, folders, 3)
+    at_step(runs, folders, 8)
     os.killpg(runs[0].pid, signal.SIGSTOP)
     for process in runs[1:]:
         os.killpg(process.pid, signal.SIGKILL)
