@@ -149,6 +149,16 @@ def test_a_cause_that_is_not_in_the_blocks_ends_after_some_rewinds(data, clean, 
     assert "phases.short.lr.peak" in error
 
 
+def test_a_rewind_before_the_first_checkpoint_starts_over_without_the_blocks(data, clean, tmp_path):
+    data.bad = frozenset(clean[2][:1])
+    run_here(arguments(tmp_path, "guard=rewind"))
+    assert [line["tokens"] for line in metrics(tmp_path / "smoke") if "eval_loss" in line].count(0) == 1
+    done = steps_of(tmp_path)
+    assert [line["step"] for line in done] == list(range(1, len(done) + 1))
+    lineage = [json.loads(text) for text in (tmp_path / "smoke" / "lineage.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["clock_tokens"]) for line in lineage[:2]] == [("start", 0), ("rewind", 0)]
+
+
 @pytest.mark.world
 def test_two_ranks_rewind_together_when_one_of_them_has_the_bad_block(data, clean, tmp_path):
     bad = clean[BAD_STEP][0]

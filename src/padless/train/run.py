@@ -115,7 +115,7 @@ def _fit_phases(
     """Fit phase after phase, going back where the guard asks for it, and return the last state."""
     start, line = beginning.state, beginning.line
     rewinds_here = 0
-    folder.metrics.rewind(start.clock_tokens)
+    folder.metrics.rewind(start.clock_tokens or -1)  # from the very start, all of it is done again
     while start.clock_tokens < context.end_tokens:
         plan = phase_at(context.plans, start.clock_tokens)
         supervisor.stand_at(plan.name, start)
@@ -158,7 +158,7 @@ def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, start: Start
         report=rewind.report,
         left_out=[dataclasses.astuple(each) for each in state.skipped if each not in start.skipped],
     )
-    folder.metrics.rewind(state.clock_tokens)
+    folder.metrics.rewind(state.clock_tokens or -1)
     back, there = approximate_tokens(rewind.clock_tokens), approximate_tokens(state.clock_tokens)
     context.say(f"rewind: back from {back} to {there} tokens, and on without the blocks of the bad step")
     return state, beginning.line

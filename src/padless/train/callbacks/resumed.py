@@ -23,5 +23,5 @@ class AnnounceResume(Callback):
     def after_dataloader(self, state: State, logger: Logger) -> None:  # noqa: ARG002  (Composer's signature)
         """Print once."""
         if self._line is not None:
-            self._say(f"{self._line}; first batch after {time.perf_counter() - self._began_s:.1f} s")
+            self._say(f"{self._line}; first batch after {time.perf_counter() - self._began_s:.2f} s")
             self._line = None
