@@ -70,7 +70,8 @@ def test_a_lost_rank_is_named_on_the_others_and_other_faults_keep_their_type(mon
 
 def test_torchruns_name_for_the_node_is_adopted(monkeypatch):
     monkeypatch.setenv("GROUP_RANK", "3")
-    monkeypatch.delenv("NODE_RANK", raising=False)
+    monkeypatch.setenv("NODE_RANK", "")  # so that what is adopted goes with the test
+    monkeypatch.delenv("NODE_RANK")
     adopt_torchrun_environment()
     assert os.environ["NODE_RANK"] == "3"
     monkeypatch.setenv("GROUP_RANK", "4")
