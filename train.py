@@ -10,6 +10,7 @@ from padless.cli import exit_code_of
 from padless.config.check import check, ranks_to_check
 from padless.config.compose import compose
 from padless.config.load import load_config
+from padless.processes import die_with_launcher
 
 
 def train(cfg: DictConfig) -> None:
@@ -28,6 +29,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    die_with_launcher()
     words = [word for before, word in zip(sys.argv, sys.argv[1:], strict=False) if before not in ("--cfg", "-c")]
     settings = [word for word in words if not word.startswith("-")]  # without Hydra's own, such as --cfg job
     if code := exit_code_of(lambda: compose(settings)):  # our message for a wrong override

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from padless.errors import ConfigError, PadlessError, Stopped
+from padless.errors import ConfigError, PadlessError, Stopped, TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +31,9 @@ def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
         action: what to do.
         as_json: print the error as one JSON object on standard output, too.
 
-    Before the ranks have joined they all meet the same mistake and only the first prints it. Afterwards an error may
-    be one rank's own (its disk, its blocks), so each prints, others than the first with their number.
+    Before the ranks have joined they all meet the same mistake and only the first prints it, unless it is that another
+    does not come. Afterwards an error may be one rank's own (its disk, its blocks), so each prints, others than the
+    first with their number.
     """
     rank = os.environ.get("RANK", "0")
     try:
@@ -44,7 +45,7 @@ def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
     except PadlessError as error:
         if rank == "0" and as_json:
             print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))
-        if rank == "0" or _ranks_have_joined():
+        if rank == "0" or _ranks_have_joined() or isinstance(error, TrainingError):
             prefix = "" if rank == "0" else f"[rank {rank}] "
             print(f"{prefix}error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

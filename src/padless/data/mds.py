@@ -27,6 +27,7 @@ from padless.data.shard_check import PackedSplit, ShardGate, ShardMissing, check
 from padless.data.shared_memory import claim_prefix
 from padless.errors import DataError
 from padless.events import reached
+from padless.processes import shield_loader_process
 
 # Its own search collides between nodes of one host.
 streaming.base.dataset.get_shm_prefix = claim_prefix  # pyright: ignore[reportPrivateImportUsage]
@@ -206,6 +207,7 @@ class BlockReader:
             num_workers=num_workers,
             collate_fn=_as_list,
             persistent_workers=num_workers > 0,
+            worker_init_fn=shield_loader_process if num_workers > 0 else None,
             timeout=_WORKER_SILENCE_S if num_workers > 0 else 0,
         )
 

@@ -15,7 +15,6 @@ from padless.config.check import check
 from padless.config.load import config_hash, to_plain
 from padless.config.schema import Config
 from padless.data.preflight import open_data
-from padless.errors import Stopped
 from padless.events import reached
 from padless.model.count import count_parameters
 from padless.plan.table import print_plan
@@ -135,10 +134,8 @@ def _fit_phases(
         is_done = start.clock_tokens >= plan.end_tokens
         folder.note("phase_end" if is_done else "stopped", start.clock_tokens, end.stop or plan.name)
         if end.stop is not None:
-            raise Stopped(
-                f"stopped on {end.stop} at {approximate_tokens(start.clock_tokens)} tokens with {end.checkpoint}; "
-                "the same command goes on"
-            )
+            place = f"{approximate_tokens(start.clock_tokens)} tokens with {end.checkpoint}"
+            supervisor.stop_together(f"stopped on {end.stop} at {place}; the same command goes on")
         reached("handover")
     return start
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from padless.errors import PadlessError, Stopped
+from padless.errors import PadlessError, Stopped, TrainingError
 from padless.train.handover import StartState
 from padless.train.lock import RunLock
 from padless.train.signals import StopSignals
@@ -29,6 +29,8 @@ class Supervisor:
     def __init__(self, folder: Path, world: World, signals: StopSignals) -> None:
         self._folder, self._world, self._signals = folder, world, signals
         self._place: dict[str, Any] = {}
+        self._agreed = False  # all ranks stop at the same step
+        self.owns_folder = False
 
     def wish_to_stop(self) -> str | None:
         """Return the signal this rank got, or None."""
@@ -50,18 +52,45 @@ class Supervisor:
         }
         self.write("running")
 
+    def stop_together(self, message: str) -> None:
+        """End the run on all ranks, after the step at which they all learned of the signal.
+
+        ``status.json`` is written before any rank ends: a launcher may kill the others as soon as one has.
+
+        Raises:
+            Stopped: always.
+        """
+        self._agreed = True
+        self.write("stopped", exit_code=Stopped.exit_code, message=message)
+        self._world.barrier()
+        raise Stopped(message)
+
     def write(self, state: RunState, *, exit_code: int | None = None, message: str | None = None) -> None:
         """Write ``status.json``: how the run stands, with the last known place."""
-        if self._world.is_leader:
+        if self.owns_folder:
             write_status(self._folder, state, exit_code=exit_code, message=message, **self._place)
 
-    def write_end(self, error: BaseException) -> None:
-        """Write how the run ended, if the disk still takes it."""
+    def write_loss(self, line: str, exit_code: int) -> None:
+        """Write that another rank is lost; called just before this process ends."""
+        self.write("stopped" if exit_code == Stopped.exit_code else "failed", exit_code=exit_code, message=line)
+
+    def end_with(self, error: BaseException) -> BaseException:
+        """Write how the run ended, if the disk still takes it, and return the error it ends with.
+
+        Launchers end all ranks with SIGTERM when one fails; that one's error is then the run's, not the signal.
+        """
+        if isinstance(error, Stopped) and self._agreed:
+            return error
+        if isinstance(error, Stopped):
+            line = self._world.failure_elsewhere()
+            if line is not None:
+                error = TrainingError(line, "look for its own error in the output; the same command goes on")
         state: RunState = "stopped" if isinstance(error, Stopped) else "failed"
         cause = error.cause if isinstance(error, PadlessError) else f"{type(error).__name__}: {error}"
         message = str(error) if isinstance(error, Stopped) else cause
         with contextlib.suppress(OSError):
             self.write(state, exit_code=getattr(error, "exit_code", 1), message=message)
+        return error
 
 
 @contextmanager
@@ -72,23 +101,25 @@ def supervised(folder: Path, world: World, say: Callable[[str], None]) -> Iterat
         CheckpointError: another process is writing this run.
     """
     lock = RunLock(folder)
-    if world.is_leader:
-        lock.acquire(say)
     signals = StopSignals()
     supervisor = Supervisor(folder, world, signals)
     ended: BaseException | None = None
     try:
+        if world.is_leader:
+            lock.acquire(say)
+            supervisor.owns_folder = True
         world.barrier()  # nobody goes on before the folder is ours
         signals.install()
-        world.when_a_rank_is_lost(lambda line, code: supervisor.write("failed", exit_code=code, message=line))
+        world.when_a_rank_is_lost(supervisor.write_loss)
         supervisor.write("running")
         yield supervisor
         supervisor.write("finished", exit_code=0)
     except BaseException as error:
-        ended = error
-        supervisor.write_end(error)
+        ended = supervisor.end_with(error)
+        if ended is not error:
+            raise ended from error
         raise
     finally:
-        signals.uninstall()
         lock.release()
         world.close(ended)
+        signals.uninstall()
