@@ -7,7 +7,6 @@ the run that nothing happened to.
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -389,15 +388,15 @@ def test_killed_runs_beside_a_live_one_on_the_same_data(undisturbed, tmp_path, b
     live, with_locks, without_locks = folders = [tmp_path / name for name in ("live", "with", "without")]
     runs = [begin(lambda folder=folder: start(small(folder))) for folder in folders]
     at_step(runs, folders, 8)
+    memory = [shared_memory_of(process.pid) for process in runs]
+    locks = [file_locks_of(paths) for paths in memory]
+    assert all(len(paths) > 5 for paths in memory), "an owner file and segments"
+    assert all(locks)
     os.killpg(runs[0].pid, signal.SIGSTOP)
     for process in runs[1:]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    memory = [shared_memory_of(process.pid) for process in runs]
-    assert all(len(paths) > 5 for paths in memory), "an owner file and segments"
-    assert all(path.exists() for path in file_locks_of(memory[1]))
-    assert file_locks_of(memory[1])
-    for path in file_locks_of(memory[2]):
+    for path in locks[2]:
         path.unlink()
 
     error = refusal(small(live))  # the same command once more
@@ -408,8 +407,8 @@ def test_killed_runs_beside_a_live_one_on_the_same_data(undisturbed, tmp_path, b
 
     output = ends_as(undisturbed, small(with_locks), with_locks)
     assert f"took over the run folder from process {runs[1].pid} on host {socket.gethostname()}, which" in output
-    assert re.search(r"removed what .* left in shared memory \(\d+ files, ", output)
-    assert not any(path.exists() for path in [*memory[1], *memory[2], *file_locks_of(memory[1])])
+    # a line says what was removed, unless another run on this machine began in between: tests/data/test_leftovers.py
+    assert not any(path.exists() for path in [*memory[1], *memory[2], *locks[1]])
     ends_as(undisturbed, small(without_locks), without_locks)
     assert all(path.exists() for path in memory[0]), "the live run's"
 
