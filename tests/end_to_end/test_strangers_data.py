@@ -1,4 +1,4 @@
-"""Prepared folders from strangers, local and on a remote: refused by name, nothing in them is run, nothing leaks out."""
+"""Prepared folders from strangers, local and on a remote: refused by name; nothing in them runs or leads outside."""
 
 import hashlib
 import pickle
