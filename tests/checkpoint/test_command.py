@@ -76,6 +76,8 @@ def shown(run, width=200, read_files=True):
 
 def test_the_table_says_it_all_in_80_columns(run):
     lines = shown(run, width=80)
+    title = next(number for number, line in enumerate(lines) if line.startswith("phase "))  # a long path takes two
+    lines = lines[title - 1 :]
     assert lines[1].split() == ["phase", "tokens", "step", "LR", "eval", "loss", "size", "state", "kept", "because"]
     assert lines[2].split() == ["short", "1K", "10", "0.0008", "3.2500", *lines[2].split()[5:7], "whole"]
     assert lines[3].split()[-3:] == ["whole", "phase", "end"]

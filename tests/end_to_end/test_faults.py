@@ -219,7 +219,7 @@ def test_a_disk_without_room_for_a_line_of_metrics_is_an_error_that_loses_nothin
     assert "No space left on device" in error
     full[0].unlink()
     output = ends_as(undisturbed, small(disk.path), disk.path)
-    assert f"{disk.path / 'smoke'}/checkpoints/short/short-6_144tok.pt; first batch after " in output
+    assert f"{disk.path / 'smoke'}/checkpoints/short/short-3_072tok.pt; first batch after " in output
 
 
 @pytest.mark.parametrize("is_new", [True, False], ids=["new run", "run to resume"])

@@ -6,6 +6,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from padless.checkpoint import Checkpoint, save_checkpoint
 from padless.config.load import to_plain
+from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError, ModelError
 from padless.export import writer
 from padless.export.command import export_checkpoint, export_from
@@ -152,6 +153,9 @@ def test_checkpoint_exports_with_the_thetas_of_its_phase(state_dict, config, tok
         "clock_tokens": 4096,
         "step": 4,
         "tokenizer_folder": str(tokenizer_folder),
+        "tokenizer_sha256": sha256_of_file(tokenizer_folder / "tokenizer.json"),
+        "data": {"general": "a"},
+        "train_seconds": 1.0,
     }
     path = tmp_path / "pretrain.pt"
     save_checkpoint(path, Checkpoint(state_dict, None, meta), "hash")
@@ -163,7 +167,7 @@ def test_checkpoint_exports_with_the_thetas_of_its_phase(state_dict, config, tok
         export_checkpoint(path, tmp_path / "hf")
     del meta["tokenizer_folder"]
     save_checkpoint(path, Checkpoint(state_dict, None, meta), "hash")
-    with pytest.raises(CheckpointError, match="does not say its tokenizer_folder"):
+    with pytest.raises(CheckpointError, match=r"pretrain\.pt has no tokenizer_folder, where a folder belongs"):
         export_checkpoint(path, tmp_path / "hf")
 
 

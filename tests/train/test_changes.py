@@ -7,6 +7,7 @@ from padless.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.errors import CheckpointError
+from padless.model.masked_lm import MaskedLM
 from padless.schedule.phases import plan_phases
 from padless.train.changes import all_changes, branch_from, changes_of_the_past, refuse_changes
 
@@ -18,11 +19,14 @@ def saved(folder, *overrides, clock=CLOCK):
     config = compose(["recipe=smoke", *overrides])
     meta = {
         "config": to_plain(config), "phase": "short", "clock_tokens": clock, "step": 20, "data": HASHES,
-        "train_seconds": 1.0, "tokenizer_sha256": "0" * 64, "skipped": [["short", 4, 4]], "recent_losses": [5.0],
+        "train_seconds": 1.0, "tokenizer_sha256": "0" * 64, "skipped": [["short", 4, 4]],
+        "tokenizer_folder": "tokenizer", "recent_losses": [5.0],
     }  # fmt: skip
     path = folder / f"short-{clock:_}tok.pt"
     moments = {"moments": {}, "group_steps": {"0": torch.tensor(3)}}
-    save_checkpoint(path, Checkpoint({"a": torch.ones(2)}, moments, meta), "hash")
+    save_checkpoint(
+        path, Checkpoint(MaskedLM(config.model, config.phases["short"].rope).state_dict(), moments, meta), "hash"
+    )
     return path
 
 

@@ -36,6 +36,7 @@ def config():
 def checkpoint_file(folder, config, moments=None):
     model = MaskedLM(config.model, config.phases["short"].rope)
     meta = {"config": to_plain(config), "phase": "short", "clock_tokens": 3_072, "step": 6, "train_seconds": 1.5}
+    meta |= {"data": {"code": "a"}, "tokenizer_folder": "tokenizer"}
     path = folder / "short-3_072tok.pt"
     save_checkpoint(path, Checkpoint(model.state_dict(), moments, {**meta, "tokenizer_sha256": "0" * 64}), "hash")
     return path, model

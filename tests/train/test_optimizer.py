@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from padless.config.schema import OptimizerConfig
+from padless.errors import CheckpointError
 from padless.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
 
 CONFIG = OptimizerConfig(beta1=0.9, beta2=0.98, eps=1e-6)
@@ -72,9 +73,31 @@ def test_saved_state_goes_on_bit_for_bit_and_takes_the_new_phase_peak():
     other = Tiny()
     other.load_state_dict(weights)
     resumed = build_optimizer(other, CONFIG, 3e-3, 1e-2, is_gpu=False)
-    load_optimizer_state(other, resumed, saved)
+    load_optimizer_state(other, resumed, saved, "a.pt")
     for number in range(3, 6):
         step(other, resumed, number, lr=3e-3, peak=3e-3)
     assert resumed.param_groups[0]["max_lr"] == 3e-3
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda saved: saved["group_steps"].clear(), r"step counters of groups \[\], not of \['0', '1'\]"),
+        (lambda saved: next(iter(saved["moments"].values())).pop("exp_avg"), "no exp_avg and exp_avg_sq in floating"),
+        (
+            lambda saved: next(iter(saved["moments"].values())).update(exp_avg=torch.zeros(4, 4, dtype=torch.int32)),
+            "no exp_avg and exp_avg_sq in floating point",
+        ),
+    ],
+    ids=["counters", "missing", "whole numbers"],
+)
+def test_the_state_of_another_optimizer_is_refused_by_file(spoil, message):
+    model = Tiny()
+    optimizer = build_optimizer(model, CONFIG, 3e-3, 1e-2, is_gpu=False)
+    step(model, optimizer, 0, lr=3e-3, peak=3e-3)
+    saved = optimizer_state(model, optimizer)
+    spoil(saved)
+    with pytest.raises(CheckpointError, match=rf"the optimizer state in a\.pt has {message}"):
+        load_optimizer_state(model, build_optimizer(model, CONFIG, 3e-3, 1e-2, is_gpu=False), saved, "a.pt")

@@ -11,6 +11,7 @@ unfinished save. Loading runs no code from the file and takes no more memory tha
 """
 
 from padless.checkpoint.contents import FORMAT_VERSION, Checkpoint
+from padless.checkpoint.facts import open_checkpoint
 from padless.checkpoint.listing import CheckpointRow, list_checkpoints
 from padless.checkpoint.load import load_checkpoint
 from padless.checkpoint.names import checkpoint_path
@@ -32,6 +33,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "newest_checkpoint",
+    "open_checkpoint",
     "refuse_too_little_space",
     "save_checkpoint",
 ]

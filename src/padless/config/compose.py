@@ -16,11 +16,24 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from padless.config.load import load_config, nearest_key
+from padless.config.plain_yaml import composing_without_aliases
 from padless.config.schema import Config
 from padless.errors import ConfigError
 
 YAML_FOLDER = Path(__file__).parents[3] / "yamls"
 ROOT = "pretrain"
+_NO_LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}
+_HYDRA_OWN: dict[str, object] = {  # what of Hydra's own settings can name code, as yamls/pretrain.yaml leaves it
+    "callbacks": {},
+    "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
+    "sweeper": {
+        "_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        "max_batch_size": None,
+        "params": None,
+    },
+    "job_logging": _NO_LOGGING,
+    "hydra_logging": _NO_LOGGING,
+}
 _SEE_KEYS = "see the keys with: python train.py --cfg job"
 
 
@@ -46,7 +59,23 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _compose_tree(overrides: Sequence[str]) -> DictConfig:
-    return hydra_compose(ROOT, overrides=list(overrides))
+    with composing_without_aliases():
+        tree = hydra_compose(ROOT, overrides=list(overrides), return_hydra_config=True)
+    _refuse_calls(tree.hydra)
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return tree
+
+
+def _refuse_calls(hydra: DictConfig) -> None:
+    """Refuse a tree in which Hydra itself would call what a file names: a recipe may come from a stranger."""
+    for name, own in _HYDRA_OWN.items():
+        found = OmegaConf.to_container(hydra[name], resolve=False)
+        if found != own:
+            raise ConfigError(
+                f"hydra.{name}={found!r:.200} would have Hydra call what it names",
+                "remove it from the YAML file or the command line that sets it; padless has no use for it",
+            )
 
 
 def _as_config_error(error: Exception, overrides: Sequence[str]) -> ConfigError:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from padless.config.load import load_config
+from padless.config.plain_yaml import without_aliases
 from padless.config.schema import Config
 from padless.errors import ConfigError
 
@@ -52,14 +53,7 @@ def load_stored(tree: Mapping[str, Any]) -> Config:
     return load_config(plain)
 
 
-class _DataLoader(yaml.SafeLoader):
-    """YAML without tags of any language and without aliases, which can make a small file a huge tree."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:  # pyright: ignore
-        """Refuse an alias before it is followed."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it uses an alias (*name)")
-        return super().compose_node(parent, index)
+_DataLoader = without_aliases(yaml.SafeLoader)  # no tags of any language either
 
 
 def read_stored_yaml(path: Path) -> Config:

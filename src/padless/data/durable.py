@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from padless.errors import CheckpointError
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -34,6 +36,30 @@ def write_durably(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` at once."""
     with durable_file(path) as file:
         file.write(content)
+
+
+def append_line(path: Path, line: str, *, sync: bool = False) -> None:
+    """Add one line to a file of records.
+
+    Args:
+        path: the file; made if missing.
+        line: without its newline.
+        sync: whether the line is on disk before this returns.
+
+    Raises:
+        CheckpointError: the disk is full, or the file cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror}",
+            "free disk space or make it writable; the same command goes on from the last checkpoint",
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

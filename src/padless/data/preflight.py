@@ -23,6 +23,7 @@ from padless.data.manifest import Manifest, verify_manifest
 from padless.data.prepared import PreparedData, blocks_of, packed_split, used_splits
 from padless.data.shard_hash import hash_shards
 from padless.data.summary import MIN_FILL
+from padless.data.tokenise import load_tokenizer
 from padless.errors import DataError
 
 __all__ = ["TOKENIZER_FILES", "PreparedData", "Ranks", "open_data"]
@@ -122,6 +123,7 @@ def _check_tokenizer(config: Config, manifests: dict[str, Manifest]) -> None:
             f"the tokenizers differ ({listed})",
             "prepare all streams with one tokenizer.json, and give that one as data.tokenizer",
         )
+    load_tokenizer(Path(next(iter(config.data.streams.values())).local) / "tokenizer.json")
     for name, manifest in manifests.items():
         if manifest.vocab_size > config.model.vocab_size:
             raise DataError(

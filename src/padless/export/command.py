@@ -5,9 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from padless.checkpoint import load_checkpoint
+from padless.checkpoint import open_checkpoint
 from padless.config.schema import Config
-from padless.config.stored import load_stored
 from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError
 from padless.export.card import card_from_run
@@ -58,27 +57,15 @@ def export_checkpoint(checkpoint: Path, out: Path) -> ParityResult:
         CheckpointError: not a padless checkpoint, or one that does not say what it was trained with.
         ModelError: as :func:`export_from`.
     """
-    saved = load_checkpoint(checkpoint)
-    missing = [key for key in ("config", "phase", "tokenizer_folder") if key not in saved.meta]
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint} does not say its {', '.join(missing)}", "export a checkpoint that a padless run wrote"
-        )
-    config = load_stored(saved.meta["config"])
-    phase_name = str(saved.meta["phase"])
-    if phase_name not in config.phases:
-        raise CheckpointError(
-            f"{checkpoint} is from phase {phase_name!r}, its config has {', '.join(config.phase_order)}",
-            "export a checkpoint that a padless run wrote",
-        )
+    saved, config = open_checkpoint(checkpoint)
     return export_from(
         saved.model,
         config,
-        phase_name,
+        saved.meta["phase"],
         _tokenizer_folder(checkpoint, saved.meta),
         out,
         saved.clock_tokens,
-        saved.meta.get("train_seconds"),
+        saved.meta["train_seconds"],
         saved.meta.get("eval_loss"),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from padless.checkpoint import load_checkpoint, newest_checkpoint
+from padless.checkpoint import newest_checkpoint, open_checkpoint
 from padless.config.schema import Config
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
@@ -53,7 +53,7 @@ def find_beginning(
             say(f"{len(left_out)} stretch(es) of blocks are left out of the data (skipped.json)")
         beginning = _from_recipe(config, plans, data, say)
         return _without(beginning, left_out)
-    saved = load_checkpoint(path)
+    saved, _ = open_checkpoint(path)
     changes = changes_of_the_past(saved.meta, config, data.hashes)
     refuse_changes(changes, config.run.accept_changes, str(folder.path))
     for change in changes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from padless.checkpoint import load_checkpoint
+from padless.checkpoint import open_checkpoint
 from padless.config.check_keeping import may_be_accepted
 from padless.config.load import to_plain
 from padless.config.schema import Config
@@ -81,7 +81,7 @@ def branch_from(
             f"start.keep=[weights,optimizer,clock], but {source} is a folder, which has no clock",
             "give a .pt file from a run's checkpoints/ folder, or start.keep=[weights]",
         )
-    saved = load_checkpoint(path)
+    saved, _ = open_checkpoint(path)
     if saved.clock_tokens >= plans[-1].end_tokens:
         raise CheckpointError(
             f"{source} stands at {saved.clock_tokens:_} tokens, the phases end at {plans[-1].end_tokens:_}",

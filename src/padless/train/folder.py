@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from padless.checkpoint.facts import is_stretch
 from padless.config.load import to_yaml
 from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
@@ -29,7 +30,13 @@ class RunFolder:
 
     def __init__(self, path: Path, is_leader: bool) -> None:
         self.path, self._is_leader = path, is_leader
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: the run folder cannot be written ({error.strerror})",
+                "make it writable, or choose another run.folder",
+            ) from error
         self.metrics = MetricsFile(path / "metrics.jsonl", is_leader)
 
     @property
@@ -92,10 +99,12 @@ class RunFolder:
             return ()
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
-            return tuple(SkippedRange(str(name), int(first), int(count)) for name, first, count in tree)
-        except (ValueError, TypeError) as error:
+            if type(tree) is not list or not all(is_stretch(each) for each in tree):
+                raise ValueError("not [phase, first block, number of blocks] each")
+            return tuple(SkippedRange(*each) for each in tree)
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{path} is not a list of blocks left out: {error}",
+                f"{path} is not a list of blocks left out: {str(error).splitlines()[0]}",
                 "restore it from a backup; its rewinds are also in lineage.jsonl",
             ) from error
 

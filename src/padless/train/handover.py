@@ -21,9 +21,8 @@ from typing import Any
 
 from torch import Tensor
 
-from padless.checkpoint import Checkpoint, load_checkpoint
+from padless.checkpoint import Checkpoint, open_checkpoint
 from padless.config.schema import Config, ModelConfig
-from padless.config.stored import load_stored
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.model.tensor_shapes import DECODER, EMBEDDING
@@ -79,8 +78,7 @@ def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
             f"source {source} is neither a checkpoint file nor a Hugging Face folder",
             "give a .pt file from a run's checkpoints/ folder, or a folder with config.json and model.safetensors",
         )
-    saved = load_checkpoint(path)
-    config = load_stored(saved.meta["config"])
+    saved, config = open_checkpoint(path)
     phase = config.phases[saved.meta["phase"]]
     loaded = LoadedSource(
         state_dict=saved.model,

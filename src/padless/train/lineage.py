@@ -6,12 +6,13 @@ and the content of each stream. Lines are only ever added, synced to disk each.
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from padless.data.durable import append_line
 
 _PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
 LINEAGE = "lineage.jsonl"
@@ -29,10 +30,7 @@ def note(folder: Path, event: str, clock_tokens: int, detail: str, **facts: Any)
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     line = {"event": event, "clock_tokens": clock_tokens, "detail": detail, "time": now, **facts}
-    with (folder / LINEAGE).open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(line) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+    append_line(folder / LINEAGE, json.dumps(line), sync=True)
 
 
 def last_world_size(folder: Path) -> int | None:
@@ -40,13 +38,13 @@ def last_world_size(folder: Path) -> int | None:
     path = folder / LINEAGE
     if not path.exists():
         return None
-    for text in reversed(path.read_text(encoding="utf-8").split("\n")):
+    for text in reversed(path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "world_size" in line:
-            return int(line["world_size"])
+        if isinstance(line, dict) and type(line.get("world_size")) is int:
+            return line["world_size"]
     return None
 
 

@@ -223,7 +223,7 @@ def _parse(content: bytes) -> Holder | None:
     try:
         tree = json.loads(content)
         return Holder(**{name: tree[name] for name in Holder.__dataclass_fields__})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -12,6 +12,9 @@ from optimi import StableAdamW
 from torch import nn
 
 from padless.config.schema import OptimizerConfig
+from padless.errors import CheckpointError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(
@@ -49,8 +52,21 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     return {"moments": moments, "group_steps": counters}
 
 
-def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]]) -> None:
-    """Put back what :func:`optimizer_state` returned. Learning rate and decay are not part of it."""
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]], origin: str
+) -> None:
+    """Put back what :func:`optimizer_state` returned. Learning rate and decay are not part of it.
+
+    Args:
+        model: has the parameters by name.
+        optimizer: gets the state.
+        saved: the state.
+        origin: the file it comes from, for the message.
+
+    Raises:
+        CheckpointError: it is not the state of this optimizer.
+    """
+    _refuse_other_state(optimizer, saved, origin)
     parameters = dict(model.named_parameters())
     for name, state in saved["moments"].items():
         device = parameters[name].device
@@ -62,3 +78,18 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, sav
         if step is not None:
             group["step"] = step.clone()
             group["setup"] = True
+
+
+def _refuse_other_state(optimizer: torch.optim.Optimizer, saved: dict[str, dict[str, Any]], origin: str) -> None:
+    groups = {str(number) for number, _ in enumerate(optimizer.param_groups)}
+    problem = None
+    if set(saved["group_steps"]) != groups:
+        problem = f"step counters of groups {sorted(saved['group_steps'])}, not of {sorted(groups)}"
+    for name, state in saved["moments"].items():
+        if not all(isinstance(state.get(key), torch.Tensor) and state[key].is_floating_point() for key in _MOMENTS):
+            problem = f"no {' and '.join(_MOMENTS)} in floating point for {name}"
+    if problem is not None:
+        raise CheckpointError(
+            f"the optimizer state in {origin} has {problem}",
+            "start from its weights alone (start.source=..., start.keep=[weights]), or from another checkpoint",
+        )

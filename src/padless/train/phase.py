@@ -199,7 +199,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
             dist_timeout=600.0,
         )
     if start.optimizer is not None:
-        load_optimizer_state(model, optimizer, start.optimizer)
+        load_optimizer_state(model, optimizer, start.optimizer, start.origin)
     trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
     try:
         with context.world.naming_lost_ranks():

@@ -82,7 +82,7 @@ def read_status(folder: Path) -> Status | None:
         status = Status(**tree)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error})", "delete it; the next start writes a new one") from error
     if status.state not in get_args(RunState):
         raise CheckpointError(f"{path} has the unknown state {status.state!r}", "use the version that wrote it")

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from padless.data.durable import append_line
 from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
 
@@ -48,8 +49,7 @@ class MetricsFile:
     def append(self, line: dict[str, Any]) -> None:
         """Add one line."""
         if self._enabled:
-            with self._path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
+            append_line(self._path, json.dumps(line))
 
 
 def _line_begin(file: BinaryIO, end: int) -> int:
@@ -69,17 +69,19 @@ def _clock_of(line: bytes) -> float:
     """Return the clock of a line; a line that is cut off is later than everything."""
     try:
         return json.loads(line)["tokens"] if line.endswith(b"\n") else math.inf
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return all whole lines of a metrics file."""
+    """Return all whole lines of a metrics file; none where there is no file."""
+    if not path.exists():
+        return []
     lines = []
-    for text in path.read_text(encoding="utf-8").split("\n"):
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return lines
 
