@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from padless.checkpoint import list_checkpoints, newest_checkpoint
-from padless.checkpoint.command import checkpoints_command, newest_row, print_checkpoints
+from padless.checkpoint.command import checkpoints_command, outlook_of, print_checkpoints
+from padless.cli import main
 from padless.errors import CheckpointError, ConfigError
 
 
@@ -63,9 +64,9 @@ def test_only_reading_finds_a_flipped_bit(run):
 
 @pytest.mark.parametrize("read_files", [True, False])
 def test_the_one_named_is_the_one_a_resume_takes(run, read_files):
-    row = newest_row(list_checkpoints(run, read_files=read_files))
-    assert row is not None
-    assert row.path == newest_checkpoint(run, print)
+    taken = outlook_of(run, list_checkpoints(run, read_files=read_files)).taken
+    assert taken is not None
+    assert taken == newest_checkpoint(run, print)
 
 
 def shown(run, width=200, read_files=True):
@@ -93,14 +94,98 @@ def test_without_reading_it_says_so(run):
     )
 
 
-def test_what_a_resume_would_do_without_a_whole_one(tmp_path, save):
-    assert shown(tmp_path) == [f"a resume would start from the beginning: {tmp_path} has no checkpoint"]
-    path = save("short", 100)
-    path.with_suffix(".json").unlink()
-    assert shown(tmp_path)[-1] == f"a resume would start from the beginning: {tmp_path} has no checkpoint"
+def resume_takes_it(run, save):
     save("short", 100)
-    path.write_bytes(b"")
-    assert shown(tmp_path)[-1] == "a resume would stop with an error: there are checkpoints, but none is whole"
+    return "a resume would take checkpoints/short/short-100tok.pt (100 tokens)"
+
+
+def first_save_cut_off(run, save):
+    save("short", 100).with_suffix(".json").unlink()
+    return f"a resume would start from the beginning: {run} has no checkpoint, only a save that a kill cut off"
+
+
+def first_save_cut_off_and_set_aside(run, save):
+    first_save_cut_off(run, save)
+    assert newest_checkpoint(run, print) is None
+    return f"a resume would start from the beginning: {run} has no checkpoint, only a save that a kill cut off"
+
+
+def damaged(run, save):
+    save("short", 100).write_bytes(b"")
+    return f"a resume would stop with an error: {run / 'checkpoints'} has checkpoints, but none is whole"
+
+
+def damaged_and_set_aside(run, save):
+    save("short", 100).write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        newest_checkpoint(run, print)
+    return f"a resume would stop with an error: {run / 'checkpoints'} has checkpoints, but none is whole"
+
+
+def only_a_stranger(run, save):
+    save("short", 100).rename(run / "checkpoints" / "short" / "best.pt")
+    (run / "checkpoints" / "short" / "short-100tok.json").unlink()
+    return f"a resume would stop with an error: {run / 'checkpoints'} has checkpoints, but none is whole"
+
+
+def sidecars_lost(run, save):
+    for clock in (100, 200, 300):
+        save("short", clock).with_suffix(".json").unlink()
+    return f"a resume would stop with an error: {run / 'checkpoints'} has checkpoints, but none is whole: 3 files lack"
+
+
+def deletion_cut_off(run, save):
+    sidecar = save("short", 100).with_suffix(".json")
+    sidecar.rename(sidecar.with_name(sidecar.name + ".deleting"))
+    return "a resume would take checkpoints/short/short-100tok.pt (100 tokens; its deletion, which a kill cut off"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        resume_takes_it,
+        first_save_cut_off,
+        first_save_cut_off_and_set_aside,
+        damaged,
+        damaged_and_set_aside,
+        only_a_stranger,
+        sidecars_lost,
+        deletion_cut_off,
+    ],
+)
+def test_what_is_shown_is_what_the_next_start_does(tmp_path, save, capsys, case):
+    expected = case(tmp_path, save)
+    before = contents(tmp_path)
+    lines = shown(tmp_path)
+    capsys.readouterr()
+    is_refused = "stop with an error" in expected
+    line = lines[-2] if is_refused else lines[-1]
+    assert line.startswith(expected)
+    checkpoints_command([str(tmp_path)], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert contents(tmp_path) == before
+    if is_refused:
+        with pytest.raises(CheckpointError) as refused:
+            newest_checkpoint(tmp_path, print)
+        assert line.endswith(refused.value.cause)
+        assert lines[-1] == f"  remedy: {refused.value.remedy}"
+        assert (found["resume"], found["refusal"]) == (None, refused.value.cause)
+        return
+    taken = newest_checkpoint(tmp_path, print)
+    assert (found["resume"], found["refusal"]) == (None if taken is None else str(taken), None)
+
+
+def test_a_run_without_checkpoints_would_start_from_the_beginning(tmp_path):
+    assert shown(tmp_path) == [f"a resume would start from the beginning: {tmp_path} has no checkpoint"]
+
+
+def test_lost_sidecars_are_said_for_each_file_and_end_with_exit_code_0(tmp_path, save, capsys):
+    sidecars_lost(tmp_path, save)
+    assert main(["checkpoints", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "short-100tok.pt is damaged: its sidecar is missing" in out
+    assert "short-200tok.pt is damaged: its sidecar is missing" in out
+    assert "3 files lack their sidecars (.json)" in out
 
 
 def test_the_command_takes_a_folder_or_a_name_under_runs(run, monkeypatch, capsys):
@@ -151,6 +236,8 @@ def test_an_unknown_run_among_many_or_none(tmp_path, monkeypatch):
         ([], r"0 runs given \(none\), one is needed"),
         (["a", "b"], r"2 runs given \(a, b\), one is needed"),
         (["a", "verify=all"], "verify=all is not one of size, hash"),
+        (["a", "verfy=hash"], r"unknown setting verfy=hash, did you mean verify=hash\n.*write: padless checkpoints"),
+        (["a", "zzz=1"], r"unknown setting zzz=1\n.*write: padless checkpoints"),
     ],
 )
 def test_arguments_that_are_not_understood_are_refused(arguments, message):

@@ -159,6 +159,122 @@ def test_a_kill_in_the_first_save_leaves_nothing_to_go_on_from_and_no_error(tmp_
     assert newest_checkpoint(tmp_path, say_nothing) is None
 
 
+def test_a_first_save_cut_off_again_and_again_is_still_no_error(tmp_path, save):
+    for _ in range(3):
+        sidecar(save("short", 900)).unlink()
+        assert newest_checkpoint(tmp_path, say_nothing) is None
+
+
+def names(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def lose_all(save):
+    for phase, clock in (("short", 900), ("short", 1800), ("context", 2700)):
+        sidecar(save(phase, clock)).unlink()
+    return "3 files lack their sidecars"
+
+
+def lose_two_one_aside(save):
+    """A save that a kill cut off, set aside by a first start; then another without a sidecar at another clock."""
+    path = save("short", 900)
+    sidecar(path).unlink()
+    path.rename(path.with_name(path.name + ".bad"))
+    sidecar(save("short", 1800)).unlink()
+    return "2 files lack their sidecars"
+
+
+def lose_two_aside(save):
+    """As an earlier start left them that went on from a whole one, which then went away."""
+    for clock in (900, 1800):
+        path = save("short", clock)
+        sidecar(path).unlink()
+        path.rename(path.with_name(path.name + ".bad"))
+    return "2 files lack their sidecars"
+
+
+def lose_one_before_a_save_in_progress(save):
+    path = save("short", 900)
+    sidecar(path).unlink()
+    path.with_name("short-1_800tok.pt.partial").write_bytes(b"half")
+    return "1 file lacks its sidecar"
+
+
+def lose_one_before_a_damaged_one(save):
+    sidecar(save("short", 900)).unlink()
+    truncate(save("short", 1800))
+    return "1 file lacks its sidecar"
+
+
+def lose_that_of_a_link(save):
+    path = save("short", 900)
+    sidecar(path).unlink()
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+    return "1 file lacks its sidecar"
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lose_all,
+        lose_two_one_aside,
+        lose_two_aside,
+        lose_one_before_a_save_in_progress,
+        lose_one_before_a_damaged_one,
+        lose_that_of_a_link,
+    ],
+)
+def test_lost_sidecars_are_an_error_that_changes_nothing_and_never_a_fresh_start(tmp_path, save, lose):
+    message = lose(save)
+    before = names(tmp_path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError) as refused:
+            newest_checkpoint(tmp_path, say_nothing)
+        assert f"{tmp_path / 'checkpoints'} has checkpoints, but none is whole: {message} (.json)" in str(refused.value)
+        for part in ("restore the .json files", "another run.name", "start.source=<file>"):
+            assert part in refused.value.remedy
+        assert names(tmp_path) == before
+
+
+def test_sidecars_that_are_restored_after_the_error_are_used(tmp_path, save):
+    paths = [save("short", clock) for clock in (900, 1800)]
+    contents = [sidecar(path).read_text() for path in paths]
+    for path in paths:
+        sidecar(path).unlink()
+    lines = []
+    with pytest.raises(CheckpointError, match="2 files lack"):
+        newest_checkpoint(tmp_path, lines.append)
+    assert lines[1] == f"checkpoint {paths[0]} is not whole: its sidecar is missing"
+    for path, content in zip(paths, contents, strict=True):
+        sidecar(path).write_text(content)
+    assert newest_checkpoint(tmp_path, say_nothing) == paths[1]
+
+
+def test_several_without_sidecars_are_set_aside_beside_a_whole_one_which_goes_on(tmp_path, save):
+    good, *lost = (save("short", clock) for clock in (900, 1800, 2700))
+    for path in lost:
+        sidecar(path).unlink()
+    lines = []
+    assert newest_checkpoint(tmp_path, lines.append) == good
+    assert [line.partition(" set aside as ")[0] for line in lines] == [f"checkpoint {path}" for path in lost[::-1]]
+    assert all(path.with_name(path.name + ".bad").is_file() for path in lost)
+    assert newest_checkpoint(tmp_path, say_nothing) == good
+
+
+def test_a_link_without_a_sidecar_that_was_set_aside_is_no_reason_to_start_afresh(tmp_path, save):
+    good, link = save("short", 900), save("short", 1800)
+    sidecar(link).unlink()
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    assert newest_checkpoint(tmp_path, say_nothing) == good
+    good.unlink()
+    sidecar(good).unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="has checkpoints, but none is whole"):
+            newest_checkpoint(tmp_path, say_nothing)
+
+
 def test_an_unfinished_newest_is_set_aside_and_the_one_before_is_used(tmp_path, save):
     good, cut = save("short", 900), save("short", 1800)
     sidecar(cut).unlink()

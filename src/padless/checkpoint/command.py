@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from padless.checkpoint.listing import UNFINISHED, WHOLE, CheckpointRow, list_checkpoints
-from padless.checkpoint.names import FOLDER
+from padless.checkpoint.listing import DELETION_UNFINISHED, SIZE_OK, CheckpointRow, list_checkpoints
+from padless.checkpoint.names import FOLDER, find
+from padless.checkpoint.newest import Outlook, foresee
 from padless.checkpoint.space import in_words
+from padless.config.load import nearest_key
 from padless.data.progress import Progress
 from padless.errors import CheckpointError, ConfigError
 from padless.units import approximate_tokens
@@ -39,22 +41,23 @@ def checkpoints_command(arguments: list[str], as_json: bool) -> None:
     run_folder = _find_run(name)
     rows = _list(run_folder, read_files=verify == "hash")
     if as_json:
-        newest = newest_row(rows)
+        outlook = outlook_of(run_folder, rows)
         found = {
             "ok": True,
             "run": str(run_folder),
             "checkpoints": [_plain(row) for row in rows],
-            "resume": None if newest is None else str(newest.path),
+            "resume": None if outlook.taken is None else str(outlook.taken),
+            "refusal": None if outlook.refusal is None else outlook.refusal.cause,
         }
         sys.stdout.write(json.dumps(found) + "\n")
         return
     print_checkpoints(run_folder, rows, Console())
 
 
-def newest_row(rows: Sequence[CheckpointRow]) -> CheckpointRow | None:
-    """Return the one a resume would take: the newest that is whole, as far as it was looked at."""
-    whole = [row for row in rows if row.is_whole]
-    return max(whole, key=lambda row: (row.clock_tokens, row.phase)) if whole else None
+def outlook_of(run_folder: Path, rows: Sequence[CheckpointRow]) -> Outlook:
+    """Return what a resume would do, by its own rule, from what was seen of each checkpoint."""
+    problems = {row.path: None if row.can_be_taken else row.state for row in rows}
+    return foresee(run_folder, find(run_folder), lambda named: problems.get(named.path, "it appeared just now"))
 
 
 def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: Console) -> None:
@@ -71,7 +74,8 @@ def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: 
         word, separator, reason = row.state.partition(": ")
         if separator:
             _say(console, f"{row.path.name} is {word}: {reason}")
-    _say(console, _resume_text(run_folder, rows))
+    for line in _resume_lines(run_folder, rows):
+        _say(console, line)
 
 
 def _say(console: Console, text: str) -> None:
@@ -91,21 +95,25 @@ def _cells(row: CheckpointRow) -> tuple[str, ...]:
     )
 
 
-def _resume_text(run_folder: Path, rows: Sequence[CheckpointRow]) -> str:
-    newest = newest_row(rows)
-    if newest is not None:
-        unread = "" if newest.state == WHOLE else "; only sizes were compared, verify=hash reads the files"
-        name = newest.path.relative_to(run_folder)
-        return f"a resume would take {name} ({newest.clock_tokens:_} tokens{unread})"
-    if any(not row.state.startswith(UNFINISHED) for row in rows):
-        return "a resume would stop with an error: there are checkpoints, but none is whole"
-    return f"a resume would start from the beginning: {run_folder} has no checkpoint"
+def _resume_lines(run_folder: Path, rows: Sequence[CheckpointRow]) -> list[str]:
+    outlook = outlook_of(run_folder, rows)
+    if outlook.refusal is not None:
+        return [f"a resume would stop with an error: {outlook.refusal.cause}", f"  remedy: {outlook.refusal.remedy}"]
+    if outlook.taken is None:
+        why = "has no checkpoint, only a save that a kill cut off" if rows else "has no checkpoint"
+        return [f"a resume would start from the beginning: {run_folder} {why}"]
+    row = next(row for row in rows if row.path == outlook.taken)
+    note = {
+        SIZE_OK: "; only sizes were compared, verify=hash reads the files",
+        DELETION_UNFINISHED: "; its deletion, which a kill cut off, would be undone",
+    }.get(row.state, "")
+    return [f"a resume would take {row.path.relative_to(run_folder)} ({row.clock_tokens:_} tokens{note})"]
 
 
 def _list(run_folder: Path, read_files: bool) -> list[CheckpointRow]:
     if not read_files:
         return list_checkpoints(run_folder, read_files=False)
-    total = sum(row.size_bytes for row in list_checkpoints(run_folder, read_files=False) if row.is_whole)
+    total = sum(row.size_bytes for row in list_checkpoints(run_folder, read_files=False) if row.can_be_taken)
     done = 0
     with Progress(Console(stderr=True), "reading", total) as progress:
 
@@ -132,6 +140,10 @@ def _parse(arguments: Sequence[str]) -> tuple[str, str]:
         key, separator, value = text.partition("=")
         if key == "verify" and separator:
             verify = value
+        elif separator and not any(path.exists() for path in (Path(text), _RUNS / text)):
+            nearest = nearest_key(key, ["verify"])
+            hint = f", did you mean {nearest}={value}" if nearest else ""
+            raise ConfigError(f"unknown setting {text}{hint}", remedy)
         else:
             names.append(text)
     if verify not in _VERIFY:

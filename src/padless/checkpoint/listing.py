@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from padless.checkpoint.names import BAD, DELETING, Found, Named, find, parse_name
+from padless.checkpoint.names import Named, find, parse_name, plain_path
 from padless.checkpoint.sidecar import problem_of_pair
 
 WHOLE, SIZE_OK, UNFINISHED, SET_ASIDE = "whole", "size ok", "unfinished", "set aside"
+DELETION_UNFINISHED = f"{UNFINISHED}: its deletion, which a resume undoes"
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,19 @@ class CheckpointRow:
     lr: float | None  # of its last step
     eval_loss: float | None  # last before it, nats
     size_bytes: int
-    state: str  # "whole", "size ok", "damaged: why", "unfinished" or "set aside"
+    state: str  # "whole", "size ok", "damaged: why", "unfinished", "unfinished: its deletion ..." or "set aside"
     kept: str | None  # why retention does not delete it
     path: Path
 
     @property
     def is_whole(self) -> bool:
-        """Whether a resume could take it, as far as it was looked at."""
+        """Whether it lies there as a save left it, as far as it was looked at."""
         return self.state in (WHOLE, SIZE_OK)
+
+    @property
+    def can_be_taken(self) -> bool:
+        """Whether a resume could take it, as far as it was looked at: also one that it gives its sidecar back."""
+        return self.is_whole or self.state == DELETION_UNFINISHED
 
 
 def list_checkpoints(
@@ -45,18 +51,18 @@ def list_checkpoints(
         CheckpointError: the folder cannot be read.
     """
     found = find(run_folder)
-    rows = [_row(named, found, read_files, on_bytes) for named in found.checkpoints]
-    rows += [_row_set_aside(path) for path in found.set_aside if path.name.rpartition(BAD)[0].endswith(".pt")]
+    rows = [_row(named, read_files, on_bytes) for named in found.checkpoints]
+    rows += [_row_set_aside(path) for path in found.set_aside if plain_path(path).suffix == ".pt"]
     return sorted(rows, key=lambda row: (row.clock_tokens, row.phase, row.path.name))
 
 
-def _row(named: Named, found: Found, read_file: bool, on_bytes: Callable[[int], None] | None) -> CheckpointRow:
+def _row(named: Named, read_file: bool, on_bytes: Callable[[int], None] | None) -> CheckpointRow:
     sidecar, problem = problem_of_pair(named, read_file=read_file, on_bytes=on_bytes)
-    is_being_deleted = named.sidecar.with_name(named.sidecar.name + DELETING) in found.deleting
     if problem is None:
-        state = WHOLE if read_file else SIZE_OK
+        complete = WHOLE if read_file else SIZE_OK
+        state = DELETION_UNFINISHED if named.is_being_deleted else complete
     elif named.is_unfinished:
-        state = f"{UNFINISHED}: its deletion, which a resume undoes" if is_being_deleted else UNFINISHED
+        state = UNFINISHED
     else:
         state = f"damaged: {problem}"
     if sidecar is None:
@@ -77,7 +83,7 @@ def _row(named: Named, found: Found, read_file: bool, on_bytes: Callable[[int], 
 
 
 def _row_set_aside(path: Path) -> CheckpointRow:
-    phase, clock_tokens = parse_name(path.with_name(path.name.rpartition(BAD)[0])) or ("", 0)
+    phase, clock_tokens = parse_name(plain_path(path)) or ("", 0)
     return CheckpointRow(phase, clock_tokens, None, None, None, _size(path), SET_ASIDE, None, path)
 
 

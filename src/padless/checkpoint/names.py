@@ -34,17 +34,20 @@ class Named:
     phase: str
     clock_tokens: int
     has_file: bool  # a broken link counts
-    has_sidecar: bool
+    has_sidecar: bool  # one that a deletion took away, and that the next start gives back, counts
+    is_newest: bool  # no other name, nor a save in progress, has a later clock
+    is_being_deleted: bool = False  # a kill cut its deletion off before the file was gone
 
     @property
     def sidecar(self) -> Path:
-        """Path of the sidecar."""
-        return self.path.with_suffix(".json")
+        """Path of the sidecar, under the name that it has now."""
+        path = self.path.with_suffix(".json")
+        return path.with_name(path.name + DELETING) if self.is_being_deleted else path
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a kill cut its save off: a plain file that never got its sidecar."""
-        return not self.has_sidecar and not self.path.is_symlink()
+        """Whether a kill can have cut its save off: the newest one, a plain file that never got its sidecar."""
+        return not self.has_sidecar and self.is_newest and not self.path.is_symlink()
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,18 @@ class Found:
     set_aside: tuple[Path, ...]  # .pt.bad and .json.bad
     strangers: tuple[Path, ...]  # .pt files with names that are not ours
 
+    @property
+    def without_sidecar(self) -> set[Path]:
+        """Names of the .pt files that have none; those set aside count, twice the same name once."""
+        here = {named.path for named in self.checkpoints if not named.has_sidecar}
+        files = {path for path in self.set_aside if plain_path(path).suffix == ".pt"}
+        return here | {plain_path(path) for path in files if _sidecar_set_aside(path) not in self.set_aside}
+
+
+def plain_path(path: Path) -> Path:
+    """Return the name that a file set aside had before."""
+    return path.with_name(path.name.rpartition(BAD)[0])
+
 
 def find(run_folder: Path) -> Found:
     """Return what lies in a run's ``checkpoints/``; empty if the run has no such folder.
@@ -66,23 +81,47 @@ def find(run_folder: Path) -> Found:
     """
     names: dict[Path, set[str]] = {}
     groups: dict[str, list[Path]] = {PARTIAL: [], DELETING: [], BAD: [], "": []}
+    clocks = [0]
     for path in (each for folder in _folders(run_folder / FOLDER) for each in _entries(folder)):
         plain, kind = _kind(path)
-        if parse_name(plain) is None:
+        parsed = parse_name(plain)
+        if parsed is None:
             if kind == "" and path.suffix == ".pt":
                 groups[""].append(path)
-        elif kind == "":
+            continue
+        if kind == "":
             names.setdefault(plain, set()).add(path.suffix)
         else:
             groups[kind].append(path)
+        if kind in ("", PARTIAL):
+            clocks.append(parsed[1])
+    markers = {path.with_name(path.name.removesuffix(DELETING)).with_suffix(".pt") for path in groups[DELETING]}
     checkpoints = [
-        Named(path, *parsed, ".pt" in suffixes, ".json" in suffixes)
-        for path, suffixes in names.items()
-        if (parsed := parse_name(path)) is not None
+        _named(path, suffixes, is_marked=path in markers, newest_tokens=max(clocks)) for path, suffixes in names.items()
     ]
     checkpoints.sort(key=lambda each: (each.clock_tokens, each.phase), reverse=True)
     partial, deleting, bad, strangers = (tuple(sorted(group)) for group in groups.values())
     return Found(tuple(checkpoints), partial, deleting, bad, strangers)
+
+
+def _named(path: Path, suffixes: set[str], is_marked: bool, newest_tokens: int) -> Named:
+    phase, clock_tokens = parse_name(path) or ("", 0)
+    is_being_deleted = is_marked and ".json" not in suffixes
+    return Named(
+        path=path,
+        phase=phase,
+        clock_tokens=clock_tokens,
+        has_file=".pt" in suffixes,
+        has_sidecar=".json" in suffixes or is_being_deleted,
+        is_newest=clock_tokens >= newest_tokens,
+        is_being_deleted=is_being_deleted,
+    )
+
+
+def _sidecar_set_aside(path: Path) -> Path:
+    """Return where the sidecar of a .pt lies that was set aside: :mod:`padless.checkpoint.newest` names both alike."""
+    plain, _, number = path.name.rpartition(BAD)
+    return path.with_name(f"{plain.removesuffix('.pt')}.json{BAD}{number}")
 
 
 def _kind(path: Path) -> tuple[Path, str]:

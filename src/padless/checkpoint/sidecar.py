@@ -82,7 +82,7 @@ def problem_of_pair(
         read_file: compare the file's hash, too; otherwise only its size.
         on_bytes: told of each chunk read.
     """
-    if not named.has_sidecar and named.is_unfinished:
+    if named.is_unfinished:
         return None, "it has no sidecar, so its save did not finish"
     try:
         sidecar = read_sidecar(named.sidecar) if named.has_sidecar else None
@@ -90,7 +90,7 @@ def problem_of_pair(
         return None, error.cause
     problem = _problem_of_file(named.path)
     if sidecar is None:
-        return None, problem or "it is a link without a sidecar"
+        return None, problem or "its sidecar is missing"
     said = (named.path.name, named.phase, named.clock_tokens)
     if problem is None and (sidecar.file, sidecar.phase, sidecar.clock_tokens) != said:
         problem = f"its sidecar belongs to {sidecar.file}, phase {sidecar.phase!r} at {sidecar.clock_tokens:_} tokens"
