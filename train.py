@@ -1,5 +1,11 @@
 """Train: ``python train.py [recipe=...] [key=value ...]``. Composes the configuration, checks it, runs it."""
 
+from padless.processes import die_with_launcher, end_on_stop_signals, holding_stop_signals
+
+if __name__ == "__main__":  # before the imports: a stop signal means code 85 from here on
+    end_on_stop_signals()
+    die_with_launcher()
+
 import os
 import sys
 
@@ -10,15 +16,14 @@ from padless.cli import exit_code_of
 from padless.config.check import check, ranks_to_check
 from padless.config.compose import compose
 from padless.config.load import load_config
-from padless.processes import die_with_launcher
 
 
 def train(cfg: DictConfig) -> None:
     """Run a composed configuration."""
     config = load_config(cfg)
     check(config, ranks_to_check(config, os.environ))
-    from padless.train.run import run  # torch and Composer only once the configuration is known to be right
-
+    with holding_stop_signals():  # torch and Composer only once the configuration is known to be right
+        from padless.train.run import run
     run(config)
 
 
@@ -29,9 +34,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    die_with_launcher()
     words = [word for before, word in zip(sys.argv, sys.argv[1:], strict=False) if before not in ("--cfg", "-c")]
     settings = [word for word in words if not word.startswith("-")]  # without Hydra's own, such as --cfg job
-    if code := exit_code_of(lambda: compose(settings)):  # our message for a wrong override
-        sys.exit(code)
-    main()
+    sys.exit(exit_code_of(lambda: compose(settings)) or main())  # our message for a wrong override

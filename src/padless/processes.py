@@ -1,7 +1,10 @@
-"""Processes of this machine: which are alive, and who dies with whom. Needs no torch.
+"""Processes of this machine: which are alive, who dies with whom, and stop signals before a run. Needs no torch.
 
 SIGKILL of ``torchrun`` or ``composer`` leaves their ranks alive, and a second start would be a second writer. So a rank
 asks the kernel to be killed with the process that started it, and a loader process with its rank.
+
+Stop signals end a process with code 85, "start me again", from its first moment on: at once while it is imported and
+joins (:func:`end_on_stop_signals`), later through :class:`padless.train.signals.StopSignals`.
 """
 
 import ctypes
@@ -10,8 +13,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
+from padless.errors import Stopped
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 1.0
 
@@ -54,6 +63,32 @@ def die_with_launcher() -> None:
     """
     if "RANK" in os.environ and "LOCAL_RANK" in os.environ:
         _die_with(os.getppid())
+
+
+def end_on_stop_signals() -> None:
+    """Have a stop signal end this process at once with code 85: nothing has begun that could be lost."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, end_before_the_run)
+
+
+def end_before_the_run(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - Python's signature
+    """End this process with code 85; the handler of stop signals until the run takes them over."""
+    if os.environ.get("RANK", "0") == "0":
+        os.write(
+            2, f"stopped on {signal.Signals(number).name} before the run began; the same command starts it\n".encode()
+        )
+    os._exit(Stopped.exit_code)
+
+
+@contextmanager
+def holding_stop_signals() -> Iterator[None]:
+    """Hold stop signals back, for an import that sets handlers of its own; one that came meanwhile ends the process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        end_on_stop_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def shield_loader_process(worker_id: int = 0) -> None:  # noqa: ARG001 - the signature of torch's worker_init_fn

@@ -1,6 +1,7 @@
 """A rank that joins, says its pid in a file, then does what is asked. python ... FOLDER WHAT [TIMEOUT_S]
 
 collective  meets the others in one barrier after another
+hang        rank 1's main thread hangs after 20 of the exchanges that steps make; a stop signal does not wake it
 sleep       sits outside any collective, as in a long computation, then a barrier
 raise       rank 1 meets an error of its own; the others sit outside any collective
 finish      leaves in good order, rank 0 at once, the others 3 s later
@@ -77,13 +78,24 @@ def train(world: World, folder: Path, loader: Iterator) -> None:
             time.sleep(0.02)
         write(folder / f"stopped-{world.rank}", str(signals.requested))
         world.barrier()
-    signals.raise_if_requested("")
+    signals.raise_if_requested()
 
 
 def collective(world: World, folder: Path) -> None:
     while True:
         world.barrier()
         time.sleep(0.05)
+
+
+def hang_on_rank_1(world: World, folder: Path) -> None:
+    signals = StopSignals()
+    signals.install()
+    with signals.deferred():
+        for step in range(1_000):
+            if (world.rank, step) == (1, 20):
+                write(folder / "hangs", "")
+                time.sleep(600)
+            assert world.exchange((world.rank, step)) == [(rank, step) for rank in range(world.size)]
 
 
 def sleep(world: World, folder: Path) -> None:
@@ -119,6 +131,7 @@ def finish(world: World, folder: Path) -> None:
 
 WHAT = {
     "collective": collective,
+    "hang": hang_on_rank_1,
     "sleep": sleep,
     "raise": fail_on_rank_1,
     "stop": stop_on_rank_1,

@@ -41,7 +41,7 @@ try:
             say(f"requested {signals.requested}")
             if sys.stdin.readline().strip() == "go on":
                 time.sleep(60)
-        signals.raise_if_requested("; the checkpoint is whole")
+        signals.raise_if_requested()
 except Stopped as stopped:
     say(f"stopped: {stopped}")
     sys.exit(stopped.exit_code)

@@ -9,8 +9,9 @@ Two daemon threads a rank, on a connection of their own to the ranks' store:
                since gloo raises where NCCL waits; then this process ends with a line and its exit code.
 
 So a lost rank ends the others at most ``timeout_s`` + 10 s after its last sign, and one whose process ended in about
-10 s. A rank that leaves by :meth:`Presence.leave` with code 0 is not lost. Silence is counted in time in which this
-process ran.
+10 s. A rank whose main thread hangs still signs; each sign carries how many exchanges of steps the main thread has come
+to, so that a rank for which the others waited ``timeout_s`` in one has a name, and is told to end. A rank that leaves
+by :meth:`Presence.leave` with code 0 is not lost. Silence is counted in time in which this process ran.
 """
 
 import atexit
@@ -20,7 +21,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +53,7 @@ class _Sign:
     text: bytes = b""
     changed_at_s: float = 0.0
     left: dict[str, Any] | None = None
+    exchanges: int = 0
     dead_since_round: int | None = None
 
 
@@ -60,6 +62,10 @@ class _Wishes:
     """What the main thread wants of the two."""
 
     asked_at_s: float | None = None  # a collective has failed: who is it?
+    asked_in_round: int = 0
+    exchanges: int = 0  # of steps, that the main thread has come to
+    waits_since_s: float | None = None  # in the last of them
+    waited_s: float = 0.0  # in the one that failed
     leaving: dict[str, Any] | None = None
     wake: threading.Event = field(default_factory=threading.Event)
     found: threading.Event = field(default_factory=threading.Event)
@@ -123,6 +129,9 @@ class Presence:
         Args:
             wait_s: how long to wait for signs; None waits for six beats, 12 s at most.
         """
+        since_s = self._wishes.waits_since_s
+        self._wishes.waited_s = 0.0 if since_s is None else time.monotonic() - since_s
+        self._wishes.asked_in_round = self._rounds
         self._wishes.asked_at_s = self._clock_s
         self._wishes.wake.set()
         until = time.monotonic() + (6 * self._beat_s if wait_s is None else wait_s)
@@ -130,6 +139,19 @@ class Presence:
             with contextlib.suppress(Stopped):  # from a launcher that ends all because of the lost one
                 self._wishes.found.wait(left_s)
         return self._loss
+
+    @contextlib.contextmanager
+    def in_exchange(self) -> Iterator[None]:
+        """Within, this rank waits for the others in the exchange of a step; all ranks come to the same exchanges."""
+        self._wishes.exchanges += 1
+        self._wishes.waits_since_s = time.monotonic()
+        yield
+        self._wishes.waits_since_s = None  # an exchange that failed is still to be explained
+
+    def succeeds_leader(self) -> bool:
+        """Return whether rank 0 ran on this machine and has ended, and this is the lowest rank here that has not."""
+        before = [self._members[rank] for rank in self._near if rank < self._rank]
+        return 0 in self._near and all(has_ended(each.pid, each.started_ticks) for each in before)
 
     def leave(self, exit_code: int = 0, why: str = "") -> None:
         """Say that this rank ends now, and with which code; further calls do nothing.
@@ -165,7 +187,7 @@ class Presence:
             self._store_error = str(error).splitlines()[0]
 
     def _round(self, store: Marks) -> None:
-        store.set(self._key(self._rank), json.dumps({"beat": self._rounds + 1}))
+        store.set(self._key(self._rank), json.dumps({"beat": self._rounds + 1, "exchanges": self._wishes.exchanges}))
         if self._loss is not None and self._told is None:
             store.set("lost", json.dumps([self._loss.line, self._loss.exit_code]))
         ranks = self._watched if self._wishes.asked_at_s is None else sorted(self._signs)
@@ -176,6 +198,7 @@ class Presence:
                 sign.text, sign.changed_at_s = text, self._clock_s
                 tree = json.loads(text)
                 sign.left = tree if "left" in tree else None
+                sign.exchanges = tree.get("exchanges", sign.exchanges)
         if told and self._loss is None:
             self._told = Loss(*json.loads(told))
         self._answered_at_s = self._clock_s
@@ -243,7 +266,22 @@ class Presence:
         if silent:
             return Loss(f"{_names(silent)} has not answered for {limit_s:g} s", 2)
         followed = [s for s in signs if s.left and (s.left["follows"] or asked_at_s is not None)]
-        return _left(followed[0]) if followed else None
+        return _left(followed[0]) if followed else self._hanging_loss()
+
+    def _hanging_loss(self) -> Loss | None:
+        """Name who did not come to the exchange of a step for which this rank waited until it failed."""
+        wishes = self._wishes
+        is_read = wishes.asked_at_s is not None and self._rounds >= wishes.asked_in_round + 2
+        behind = [s for s in self._signs.values() if s.left is None and s.exchanges < wishes.exchanges]
+        if not behind or not is_read or wishes.waited_s < 0.9 * self._timeout_s:
+            return None
+        last = min(sign.exchanges for sign in behind)
+        names = _names([sign for sign in behind if sign.exchanges == last])
+        return Loss(
+            f"{names} has not come to the exchange of a step for {self._timeout_s:g} s; "
+            "its process runs, its main thread hangs",
+            2,
+        )
 
     def _is_over(self) -> bool:
         """Whether rank 0 left in good order and took the store with it: nothing is to be known any more."""

@@ -4,16 +4,16 @@
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from padless.errors import PadlessError, Stopped, TrainingError
-from padless.train.handover import StartState
+from padless.errors import CheckpointError, PadlessError, Stopped, TrainingError
 from padless.train.lock import RunLock
 from padless.train.signals import StopSignals
-from padless.train.status import RunState, write_status
+from padless.train.status import RunState, read_status, write_status
 from padless.train.world import World
 
 
@@ -24,10 +24,12 @@ class Supervisor:
         folder: the run's.
         world: the ranks; only the first writes.
         signals: this rank's.
+        lock: the folder's.
     """
 
-    def __init__(self, folder: Path, world: World, signals: StopSignals) -> None:
-        self._folder, self._world, self._signals = folder, world, signals
+    def __init__(self, folder: Path, world: World, signals: StopSignals, lock: RunLock) -> None:
+        self._folder, self._world, self._signals, self._lock = folder, world, signals, lock
+        self._taking_over = threading.Lock()  # the presence thread may do it while the main thread does
         self._place: dict[str, Any] = {}
         self._agreed = False  # all ranks stop at the same step
         self.owns_folder = False
@@ -42,14 +44,9 @@ class Supervisor:
         with self._signals.deferred():
             yield
 
-    def stand_at(self, phase: str, start: StartState) -> None:
-        """Note in ``status.json`` where the run stands."""
-        self._place = {
-            "phase": phase,
-            "clock_tokens": start.clock_tokens,
-            "step": start.step,
-            "checkpoint": start.origin if start.clock_tokens else None,
-        }
+    def stand_at(self, phase: str, clock_tokens: int, step: int, checkpoint: Path | None) -> None:
+        """Note in ``status.json`` where the run stands, and its newest checkpoint."""
+        self._place = {"phase": phase, "clock_tokens": clock_tokens, "step": step, "checkpoint": checkpoint}
         self.write("running")
 
     def stop_together(self, message: str) -> None:
@@ -72,6 +69,7 @@ class Supervisor:
 
     def write_loss(self, line: str, exit_code: int) -> None:
         """Write that another rank is lost; called just before this process ends."""
+        self._take_over()
         self.write("stopped" if exit_code == Stopped.exit_code else "failed", exit_code=exit_code, message=line)
 
     def end_with(self, error: BaseException) -> BaseException:
@@ -89,8 +87,21 @@ class Supervisor:
         cause = error.cause if isinstance(error, PadlessError) else f"{type(error).__name__}: {error}"
         message = str(error) if isinstance(error, Stopped) else cause
         with contextlib.suppress(OSError):
+            self._take_over()
             self.write(state, exit_code=getattr(error, "exit_code", 1), message=message)
         return error
+
+    def _take_over(self) -> None:
+        """Have the folder where rank 0 was killed on this machine, so that ``status.json`` does not stay at "running".
+
+        Its lock is free then. One that another start holds by now, and a status that rank 0 wrote at its end, stay.
+        """
+        with self._taking_over, contextlib.suppress(CheckpointError):
+            if self.owns_folder or not self._world.succeeds_leader():
+                return
+            self._lock.acquire(lambda _: None, wait_s=1.0)
+            status = read_status(self._folder)
+            self.owns_folder = status is None or status.state == "running"
 
 
 @contextmanager
@@ -102,20 +113,23 @@ def supervised(folder: Path, world: World, say: Callable[[str], None]) -> Iterat
     """
     lock = RunLock(folder)
     signals = StopSignals()
-    supervisor = Supervisor(folder, world, signals)
+    supervisor = Supervisor(folder, world, signals, lock)
     ended: BaseException | None = None
     try:
+        signals.install()  # before the lock, which may be waited for
         if world.is_leader:
             lock.acquire(say)
             supervisor.owns_folder = True
         world.barrier()  # nobody goes on before the folder is ours
-        signals.install()
         world.when_a_rank_is_lost(supervisor.write_loss)
         supervisor.write("running")
         yield supervisor
         supervisor.write("finished", exit_code=0)
+        signals.settle(0)
     except BaseException as error:
+        signals.settle(getattr(error, "exit_code", 1))
         ended = supervisor.end_with(error)
+        signals.settle(getattr(ended, "exit_code", 1))
         if ended is not error:
             raise ended from error
         raise

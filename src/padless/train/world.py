@@ -1,6 +1,11 @@
 """The ranks of this run: started once, used by the loader, the callbacks and the checkpoint writer.
 
-Joining, lost ranks and leaving are by name: ``join`` says who arrives, ``presence`` who is still there.
+Joining, lost ranks and leaving are by name: ``join`` says who arrives, ``presence`` who is still there. How long a
+collective waits for a rank whose process lives and whose main thread hangs:
+
+    exchange         ``hardware.rank_timeout_s``, in each step; the rank that did not come is named
+    backward pass    10 minutes, the default group's; no rank is named, and all start again
+    gather, barrier  2 hours: the first rank may be preparing, saving or exporting
 """
 
 import contextlib
@@ -40,6 +45,7 @@ class World:
     gloo: torch.distributed.ProcessGroup | None  # for small host objects; None with one rank
     hosts: tuple[str, ...] = ()  # by rank
     presence: Presence | None = None  # None with one rank
+    step_gloo: torch.distributed.ProcessGroup | None = None  # for the exchange of each step; None with one rank
 
     def __enter__(self) -> "World":
         """Return the world itself."""
@@ -102,6 +108,23 @@ class World:
         with self.naming_lost_ranks():
             torch.distributed.all_gather_object(items, item, group=self.gloo)
         return items  # pyright: ignore[reportReturnType]  # every place has been filled
+
+    def exchange(self, item: T) -> list[T]:
+        """Return ``item`` of every rank, in rank order, on every rank, as :meth:`gather`, but once in each step.
+
+        Raises:
+            TrainingError: another rank has ended, or has not come within ``hardware.rank_timeout_s``; it is named.
+        """
+        if self.step_gloo is None:
+            return [item]
+        items: list[T | None] = [None] * self.size
+        with self.naming_lost_ranks(), self.presence.in_exchange() if self.presence else contextlib.nullcontext():
+            torch.distributed.all_gather_object(items, item, group=self.step_gloo)
+        return items  # pyright: ignore[reportReturnType]  # every place has been filled
+
+    def succeeds_leader(self) -> bool:
+        """Return whether rank 0 has been killed on this machine, and this rank is to say so in its place."""
+        return self.presence is not None and self.presence.succeeds_leader()
 
     def barrier(self) -> None:
         """Wait for all ranks.
@@ -201,7 +224,9 @@ def _join(device: Device, timeout_s: float) -> World:
             timeout=timedelta(seconds=_TIMEOUT_S),
         )
         gloo = torch.distributed.new_group(backend="gloo", timeout=_LEADER_WORK)
-    return World(point.rank, point.size, device, gloo, tuple(member.host for member in members), presence)
+        step_gloo = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+    hosts = tuple(member.host for member in members)
+    return World(point.rank, point.size, device, gloo, hosts, presence, step_gloo)
 
 
 def adopt_torchrun_environment() -> None:
