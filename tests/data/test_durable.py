@@ -2,7 +2,8 @@ import hashlib
 
 import pytest
 
-from padless.data.durable import durable_file, sha256_of_file, write_durably
+from padless.data.durable import append_line, durable_file, sha256_of_file, write_durably
+from padless.errors import CheckpointError
 
 
 def test_a_file_appears_whole_and_leaves_no_partial(tmp_path):
@@ -44,3 +45,17 @@ def test_the_hash_is_the_same_with_and_without_progress(tmp_path, size):
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
     assert sha256_of_file(path) == sha256_of_file(path, seen.append) == expected
     assert sum(seen) == size
+
+
+def test_a_synced_line_stands_apart_from_one_that_a_kill_cut_off(tmp_path):
+    path = tmp_path / "lineage.jsonl"
+    append_line(path, "first", sync=True)
+    path.write_text("first\nsec")
+    append_line(path, "third", sync=True)
+    append_line(path, "fourth")
+    assert path.read_text() == "first\nsec\nthird\nfourth\n"
+
+
+def test_a_line_that_cannot_be_written_is_said_with_the_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gone/lineage\.jsonl cannot be written: No such file"):
+        append_line(tmp_path / "gone" / "lineage.jsonl", "first")

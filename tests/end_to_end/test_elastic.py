@@ -1,7 +1,9 @@
 """Ranks come and go, finished runs grow, branches go on: the blocks of every step are those the clock says."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from here import copy_of, refusal, run_here, smoke_run
@@ -126,3 +128,51 @@ def test_a_rollback_branches_off_with_new_rates_and_its_data_going_on(finished, 
     assert load_checkpoint(next((tmp_path / "rollback" / "checkpoints" / "anneal").glob("*-98_304tok.pt"))).step == 100
     again = run_here(overrides(tmp_path, **keep, **new))
     assert "all phases are done" in again
+
+
+def test_a_branch_before_its_parents_next_phase_says_what_will_be_other(finished, tmp_path):
+    source = next((finished / "smoke" / "checkpoints" / "short").glob("*-50_176tok.pt"))
+    keep = {"start": "source", "start.source": source, "start.keep": "[weights,optimizer,clock]"}
+    new = {"run.name": "other", "run.stop_after_tokens": "53_000", "phases.context.lr.peak": "5e-4"}
+    output = run_here(overrides(tmp_path, **keep, **new))
+    assert "note: not as in the run it branches off: phases.context.lr.peak: 0.004 -> 0.0005" in output
+    first = json.loads((tmp_path / "other" / "lineage.jsonl").read_text().splitlines()[0])
+    assert "phases.context.lr.peak: 0.004 -> 0.0005" in first["changed"]
+
+
+@pytest.mark.parametrize("lost", ["folder", "sidecars"])
+def test_a_run_that_lost_its_checkpoints_does_not_begin_again_in_silence(finished, lost):
+    folder = finished / "smoke"
+    before = (folder / "metrics.jsonl").read_bytes()
+    if lost == "folder":
+        shutil.rmtree(folder / "checkpoints")
+    else:
+        for path in folder.glob("checkpoints/*/*.json"):
+            path.unlink()
+    error = refusal(overrides(finished))
+    assert ("had a checkpoint at 98_304 tokens, and there is none now" in error) == (lost == "folder")
+    assert "another run.name" in error
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    assert lost == "folder" or len(list(folder.glob("checkpoints/*/*tok.pt"))) > 3, "nothing was renamed"
+
+
+def test_status_and_sidecars_keep_place_and_loss_over_a_resume(tmp_path):
+    run_here(overrides(tmp_path, **{"run.stop_after_tokens": 26_000}))
+    run_here(overrides(tmp_path, **{"run.stop_after_tokens": 31_000}))
+    status = json.loads((tmp_path / "smoke" / "status.json").read_text())
+    newest = Path(status["checkpoint"])
+    sidecar = json.loads(newest.with_suffix(".json").read_text())
+    assert (status["state"], status["clock_tokens"]) == ("finished", sidecar["clock_tokens"])
+    assert status["step"] == sidecar["step"]
+    losses = [json.loads(path.read_text())["eval_loss"] for path in newest.parent.glob("*.json")]
+    assert None not in losses, "a checkpoint after a resume still knows the last validation loss"
+    again = run_here(overrides(tmp_path, **{"run.stop_after_tokens": 31_000}))
+    assert "phase 'short'" not in again, "there is nothing to do"
+    assert json.loads((tmp_path / "smoke" / "status.json").read_text())["clock_tokens"] == status["clock_tokens"]
+
+
+def test_blocks_left_out_that_are_not_whole_steps_are_refused(tmp_path):
+    (tmp_path / "smoke").mkdir()
+    for ranges in ('[["short", 0, 1]]', '[["other", 0, 2]]'):
+        (tmp_path / "smoke" / "skipped.json").write_text(ranges)
+        assert "which are not whole steps of this run" in refusal(overrides(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.errors import ConfigError
-from padless.schedule.difference import results_difference
+from padless.schedule.difference import _telling_steps, results_difference
 from padless.schedule.phases import plan_phases
 
 OLD = compose(["recipe=smoke"])
@@ -91,3 +91,35 @@ def test_a_start_from_other_weights_is_named():
 def test_an_old_configuration_of_other_keys_is_refused():
     with pytest.raises(ConfigError, match="unknown setting bygone"):
         results_difference({**to_plain(OLD), "bygone": 1}, OLD, 0)
+
+
+BASE = ["recipe=modernbert_base"]
+FAR = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "override", "differs"),
+    [
+        ("constant", "phases.pretrain.tokens=1.8T", False),
+        ("cosine", "phases.pretrain.tokens=1.8T", True),
+        ("linear", "phases.pretrain.tokens=1.7191T", True),
+        ("warmup_stable_decay", "phases.pretrain.lr.decay_tokens=10B", True),
+        ("warmup_stable_decay", "phases.pretrain.lr.decay_tokens=19B", False),
+        ("constant", "phases.pretrain.lr.warmup_tokens=3.01B", True),
+        ("constant", "phases.pretrain.batch.warmup.tokens=51B", True),
+        ("constant", "phases.pretrain.batch.warmup.levels=1", True),
+        ("constant", "phases.pretrain.masking={shape: step, end_rate: 0.1, step_at_tokens: 1.6999T}", True),
+        ("constant", "phases.pretrain.masking={shape: step, end_rate: 0.1, step_at_tokens: 1.71T}", False),
+    ],
+)
+def test_far_in_a_published_phase_a_few_steps_tell_schedules_apart(shape, override, differs):
+    decay = {"warmup_stable_decay": "decay_tokens: 18B, floor: 0.1", "constant": "floor: 1.0"}.get(shape, "floor: 0.1")
+    old = [*BASE, f"phases.pretrain.lr={{shape: {shape}, {decay}}}"]
+    lines = results_difference(json.loads(json.dumps(to_plain(compose(old)))), compose([*old, override]), FAR)
+    assert bool(lines) == differs, lines
+
+
+def test_a_comparison_takes_no_longer_far_in_a_run():
+    plan = plan_phases(compose(BASE))[0]
+    near, far = (len(_telling_steps(plan, plan, plan.step_at_clock(share * FAR // 100))) for share in (1, 99))
+    assert near <= far < 3_000

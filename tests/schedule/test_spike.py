@@ -5,7 +5,8 @@ import math
 import pytest
 
 from padless.config.compose import compose
-from padless.schedule.spike import name_bad_step, spike_limit
+from padless.schedule.phases import plan_phases
+from padless.schedule.spike import comparable_losses, name_bad_step, spike_limit
 
 GUARD = compose(["recipe=smoke", "guard.window_steps=8", "guard.spike_deviations=10", "guard.spike_min_nats=0.5"]).guard
 WINDOW = [4.0, 4.1, 3.9, 4.05, 3.95, 4.0, 4.1, 3.9]
@@ -41,6 +42,18 @@ def test_one_earlier_outlier_does_not_move_the_limit_far():
 )
 def test_bad_steps_are_named(loss, norm, words):
     assert name_bad_step(loss, norm, WINDOW, GUARD) == words
+
+
+def test_after_a_jump_of_the_mask_rate_only_steps_since_then_count():
+    masking = "phases.short.masking={rate: 0.3, shape: step, end_rate: 0.1, step_at_tokens: 20_000}"
+    plan = plan_phases(compose(["recipe=smoke", masking]))[0]
+    window = [float(number) for number in range(8)]
+    jump = next(step for step in range(60) if plan.clock_at_step(step) >= 20_000)
+    sizes = [len(comparable_losses(window, plan, plan.clock_at_step(jump + step))) for step in (-2, -1, 0, 1, 2, 8, 20)]
+    assert sizes == [8, 8, 0, 1, 2, 8, 8]
+    assert comparable_losses(window, plan, plan.clock_at_step(jump + 2)) == [6.0, 7.0]
+    constant = plan_phases(compose(["recipe=smoke"]))[0]
+    assert comparable_losses(window, constant, 30_000) == window
 
 
 def test_a_step_within_the_limit_and_a_fall_are_good():

@@ -108,7 +108,11 @@ def test_a_branch_keeps_clock_step_moments_and_blocks_left_out_and_changes_rates
     assert [(each.phase, each.first_block, each.num_blocks) for each in state.skipped] == [("short", 4, 4)]
     assert "phases.short.lr.peak: 0.004 -> 0.0001" in found
     assert "phases.short.weight_decay: 1e-05 -> 1e-06" in found
-    assert not [line for line in found if line.startswith("start")]
+    assert not [line for line in found if line.startswith(("start", "init", "run.name"))]
+    later = branch(path, "phases.anneal.lr.peak=1e-5", "run.log_every_steps=7", "run.name=other")[1]
+    assert later == ["run.log_every_steps: 1 -> 7", "phases.anneal.lr.peak: 0.004 -> 1e-05"], (
+        "also what is still to come"
+    )
 
 
 @pytest.mark.parametrize(

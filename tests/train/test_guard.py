@@ -64,7 +64,7 @@ def test_it_stops_with_step_phase_clock_and_blocks_and_the_last_checkpoint_is_wh
     )
     assert "blocks code:10, code:11; report: reports/step-5.json\n  remedy: the weights of the last checkpoint" in error
     assert "guard=rewind" in error
-    assert "phases.short.lr.peak" in error
+    assert "phases.short.lr.peak=... and run.accept_changes=[phases.short.lr.peak]" in error
     newest = newest_checkpoint(tmp_path, print)
     assert newest is not None
     saved = load_checkpoint(newest)
@@ -175,6 +175,24 @@ def test_a_spike_is_seen_under_each_policy(make_phase, tmp_path, policy):
     report = json.loads((tmp_path / "reports" / "step-12.json").read_text())
     assert len(report["recent_losses"]) == 8
     assert report["first_layer_not_finite"] is None
+
+
+def test_a_lasting_rise_is_reported_some_times_and_then_the_new_level(make_phase, tmp_path):
+    phase = make_phase(*SPIKE, "guard.max_in_a_row=3")
+    said = []
+    poison = Poison(phase.model, 8_192, 30.0)  # does not heal
+    phase.trainer([phase.guard(tmp_path, said.append), poison], 14_000).fit()
+    names = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    assert names == ["step-12.json", "step-13.json", "step-14.json"]
+    assert "  3 in a row: from step 15 on this is the new level" in said
+
+
+def test_a_second_report_of_a_step_does_not_replace_the_first(make_phase, tmp_path):
+    for name in ("step-5.json", "step-5-2.json"):
+        phase = make_phase()
+        with pytest.raises(TrainingError, match=f"report: reports/{name}"):
+            phase.trainer([Poison(phase.model, 2_560, float("nan")), phase.guard(tmp_path)], 8_000).fit()
+        assert (tmp_path / "reports" / name).is_file()
 
 
 def test_the_window_of_losses_is_in_the_checkpoint(make_phase, tmp_path):

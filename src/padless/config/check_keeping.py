@@ -1,5 +1,8 @@
 """The rules of what a run keeps and how it is guarded: checkpoints, shard caches, bad steps, accepted changes."""
 
+import dataclasses
+
+from padless.config.load import nearest_key
 from padless.config.schema import Config, GuardConfig
 from padless.errors import ConfigError
 
@@ -33,6 +36,7 @@ def check_keeping(config: Config) -> None:
     _check_cache(config)
     _check_guard(config.guard)
     for change in config.run.accept_changes:
+        _check_setting_exists(config, change)
         if not may_be_accepted(change):
             raise ConfigError(
                 f"run.accept_changes names {change}, and a run cannot go on with another value of it",
@@ -46,6 +50,26 @@ def may_be_accepted(setting: str) -> bool:
     if parts[0] == "phases":
         return len(parts) > 2 and parts[2] not in _FIXED_IN_PHASES
     return not any(setting == fixed or setting.startswith(f"{fixed}.") for fixed in _FIXED) or "dropout" in parts[-1]
+
+
+def _check_setting_exists(config: Config, setting: str) -> None:
+    here: object = config
+    for depth, part in enumerate(setting.split(".")):
+        if dataclasses.is_dataclass(here):
+            names = [field.name for field in dataclasses.fields(here)]
+        elif isinstance(here, dict):
+            names = list(here)
+        else:
+            names = []
+        is_last = depth == setting.count(".")
+        if part not in names and not (isinstance(here, dict) and is_last):  # a stream may have been taken out since
+            parent = setting.rpartition(f".{part}")[0] if depth else ""
+            nearest = nearest_key(part, names)
+            hint = f"did you mean {f'{parent}.' if parent else ''}{nearest}? " if nearest else ""
+            raise ConfigError(
+                f"run.accept_changes names {setting}, which is no setting", f"{hint}use a name as the refusal gives it"
+            )
+        here = here.get(part) if isinstance(here, dict) else getattr(here, part)
 
 
 def _check_cache(config: Config) -> None:

@@ -44,14 +44,15 @@ def append_line(path: Path, line: str, *, sync: bool = False) -> None:
     Args:
         path: the file; made if missing.
         line: without its newline.
-        sync: whether the line is on disk before this returns.
+        sync: whether the line is on disk before this returns, apart from a line before it that a kill cut off.
 
     Raises:
         CheckpointError: the disk is full, or the file cannot be written.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with path.open("ab") as file:
+            torn = sync and file.tell() > 0 and _last_byte(path) != b"\n"  # a kill cut the line before off
+            file.write((b"\n" if torn else b"") + line.encode() + b"\n")
             file.flush()
             if sync:
                 os.fsync(file.fileno())
@@ -60,6 +61,12 @@ def append_line(path: Path, line: str, *, sync: bool = False) -> None:
             f"{path} cannot be written: {error.strerror}",
             "free disk space or make it writable; the same command goes on from the last checkpoint",
         ) from error
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1)
 
 
 def sync_folder(folder: Path) -> None:

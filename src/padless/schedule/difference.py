@@ -12,6 +12,8 @@ from padless.config.stored import load_stored
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.schedule.step import settings_at
 
+_ALL_STEPS = 2_048  # compared one by one up to here
+_AROUND_BORDER = 4
 _SCHEDULE_KEYS = ("tokens", "lr", "weight_decay", "batch", "masking")
 
 
@@ -71,14 +73,35 @@ def _only_schedule_differs(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def _schedule_differs(old: PhasePlan, new: PhasePlan, clock_tokens: int) -> bool:
-    """Whether some step between the phase's start and the clock would have had other settings, or not have been."""
-    clock = old.start_tokens
-    while clock < clock_tokens:
-        settings = settings_at(old, clock)
-        if clock >= new.end_tokens or settings != settings_at(new, clock):
+    """Whether some step between the phase's start and the clock would have had other settings, or not have been.
+
+    Takes no longer the further a run is: of many steps, those around every border of either schedule are compared and
+    some in between. Between two borders a schedule is a constant, a line, a cosine or a root, and two of these that
+    agree on that many steps are the same.
+    """
+    steps = old.step_at_clock(clock_tokens)
+    for step in _telling_steps(old, new, steps):
+        clock = old.clock_at_step(step)
+        if clock >= new.end_tokens or clock != new.clock_at_step(step):
             return True
-        clock += settings.batch_blocks * old.block_tokens
+        if settings_at(old, clock) != settings_at(new, clock):
+            return True
     return False
+
+
+def _telling_steps(old: PhasePlan, new: PhasePlan, steps: int) -> list[int]:
+    """Return the steps, of ``steps`` done, whose settings tell the two schedules apart."""
+    if steps <= _ALL_STEPS:
+        return list(range(steps))
+    borders = {0, steps}
+    for plan in (old, new):
+        lr, masking, tokens = plan.phase.lr, plan.phase.masking, plan.phase.tokens
+        places = [lr.warmup_tokens, tokens - (lr.decay_tokens or 0), masking.step_at_tokens or 0, tokens]
+        places += [start * plan.block_tokens for start, _ in plan.levels]
+        borders |= {old.step_at_clock(old.start_tokens + place) for place in places}
+    near = {border + offset for border in borders for offset in range(-_AROUND_BORDER, _AROUND_BORDER + 1)}
+    between = {step * steps // _ALL_STEPS for step in range(_ALL_STEPS)}
+    return sorted(step for step in near | between if 0 <= step < steps)
 
 
 def _changes(old: Any, new: Any, path: str) -> list[str]:

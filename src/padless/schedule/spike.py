@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 
 from padless.config.schema import GuardConfig
+from padless.schedule.phases import PhasePlan
 
 _NORMAL = 1.4826
 
@@ -25,6 +26,21 @@ def spike_limit(window: Sequence[float], guard: GuardConfig) -> float | None:
     median = statistics.median(window)
     deviation = _NORMAL * statistics.median(abs(loss - median) for loss in window)
     return median + max(guard.spike_min_nats, guard.spike_deviations * deviation)
+
+
+def comparable_losses(window: Sequence[float], plan: PhasePlan, clock_tokens: int) -> Sequence[float]:
+    """Return the losses of the window that a step at ``clock_tokens`` may be measured against.
+
+    Where the mask rate jumps (``masking.shape=step``) the loss does too: only steps since then count.
+    """
+    masking = plan.phase.masking
+    if masking.shape != "step" or masking.step_at_tokens is None:
+        return window
+    if plan.tokens_in_phase(clock_tokens) < masking.step_at_tokens:
+        return window
+    first_after = plan.step_at_clock(plan.start_tokens + masking.step_at_tokens - 1) + 1
+    since = plan.step_at_clock(clock_tokens) - first_after
+    return window[-since:] if since > 0 else ()
 
 
 def name_bad_step(loss: float, grad_norm: float, window: Sequence[float], guard: GuardConfig) -> str | None:

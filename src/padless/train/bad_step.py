@@ -66,7 +66,7 @@ class BadStepReporter:
         say: Callable[[str], None],
     ) -> None:
         self._model, self._loader, self._compute, self._world = model, loader, compute, world
-        self._run_folder, self._say = run_folder, say
+        self._run_folder, self.say = run_folder, say
 
     def name_blocks(self, at_most: int) -> str:
         """Return the step's blocks as ``stream:index``, the first ``at_most`` by name."""
@@ -76,10 +76,10 @@ class BadStepReporter:
 
     def write(self, problem: str, policy: str, state: State, record: StepRecord) -> str:
         """Write the report of the step under way, print its gist, and return its name in the run's folder."""
-        own = {"documents": self._documents(), "activations": self._activation_maxima()}
-        ranks: list[dict[str, Any]] = self._world.gather(own)
         step, settings = step_number(state), record.settings
-        name = f"reports/step-{step}.json"
+        own = {"documents": self._documents(), "activations": self._activation_maxima(), "name": self._free_name(step)}
+        ranks: list[dict[str, Any]] = self._world.gather(own)
+        name: str = ranks[0]["name"]
         activations: dict[str, float] = {}
         for each in ranks:
             for layer, value in each["activations"].items():
@@ -106,14 +106,19 @@ class BadStepReporter:
             self._print(report, name, policy)
         return name
 
+    def _free_name(self, step: int) -> str:
+        """Return a name that no report of an earlier try of this step has."""
+        taken = sum(1 for _ in (self._run_folder / "reports").glob(f"step-{step}[.-]*"))
+        return f"reports/step-{step}-{taken + 1}.json" if taken else f"reports/step-{step}.json"
+
     def _print(self, report: dict[str, Any], name: str, policy: str) -> None:
-        self._say(f"bad step {report['step']} of phase {report['phase']!r}: {report['problem']}; guard: {policy}")
+        self.say(f"bad step {report['step']} of phase {report['phase']!r}: {report['problem']}; guard: {policy}")
         if report["first_layer_not_finite"]:
-            self._say(f"  first layer whose output is not finite: {report['first_layer_not_finite']}")
+            self.say(f"  first layer whose output is not finite: {report['first_layer_not_finite']}")
         for document in report["documents"][:2]:
             text = " ".join(document["text"].split())[:_PRINTED_CHARACTERS]
-            self._say(f"  {document['stream']}:{document['block']} begins: {text}")
-        self._say(f"  report: {self._run_folder / name}")
+            self.say(f"  {document['stream']}:{document['block']} begins: {text}")
+        self.say(f"  report: {self._run_folder / name}")
 
     def _documents(self) -> list[dict[str, Any]]:
         path = self._run_folder / "tokenizer" / "tokenizer.json"

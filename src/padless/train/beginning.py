@@ -1,6 +1,6 @@
 """Where a run begins: at its newest whole checkpoint, at a source's weights, or at fresh ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from padless.checkpoint import newest_checkpoint, open_checkpoint
@@ -8,7 +8,7 @@ from padless.config.schema import Config
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
 from padless.schedule.phases import PhasePlan, phase_at
-from padless.schedule.skipped import merged
+from padless.schedule.skipped import SkippedRange, merged
 from padless.train.changes import branch_from, changes_of_the_past, refuse_changes
 from padless.train.folder import RunFolder
 from padless.train.handover import StartState, check_tokenizer, state_from_run, state_from_source
@@ -48,7 +48,9 @@ def find_beginning(
     """
     found = newest_checkpoint(folder.path, say) if world.is_leader else None
     path, left_out = world.gather((found, folder.read_skipped()))[0]
+    _refuse_misplaced(left_out, plans)
     if path is None:
+        folder.refuse_lost_checkpoints()
         if left_out and config.start.source is None:
             say(f"{len(left_out)} stretch(es) of blocks are left out of the data (skipped.json)")
         beginning = _from_recipe(config, plans, data, say)
@@ -58,6 +60,9 @@ def find_beginning(
     refuse_changes(changes, config.run.accept_changes, str(folder.path))
     for change in changes:
         say(f"note: accepted by run.accept_changes: {change}")
+    for name in config.run.accept_changes:
+        if not any(change.startswith(f"{name}:") for change in changes):
+            say(f"note: run.accept_changes names {name}, which has not changed since the checkpoint")
     state = state_from_run(saved, str(path))
     if state.clock_tokens >= plans[-1].end_tokens:
         say(f"all phases are done at {approximate_tokens(state.clock_tokens)} tokens, {path}")
@@ -67,6 +72,23 @@ def find_beginning(
 def _without(beginning: Beginning, left_out: tuple) -> Beginning:
     skipped = tuple(merged([*beginning.state.skipped, *left_out]))
     return replace(beginning, state=replace(beginning.state, skipped=skipped))
+
+
+def _refuse_misplaced(left_out: Sequence[SkippedRange], plans: tuple[PhasePlan, ...]) -> None:
+    """Refuse blocks left out that no step of this run's data begins or ends with.
+
+    Raises:
+        CheckpointError: another phase, or not a multiple of its batch quantum.
+    """
+    quantums = {plan.name: plan.phase.batch.quantum_blocks for plan in plans}
+    for each in left_out:
+        quantum = quantums.get(each.phase)
+        if quantum is None or each.first_block % quantum or each.num_blocks % quantum:
+            raise CheckpointError(
+                f"skipped.json leaves out {each.num_blocks} blocks from {each.first_block} on in phase {each.phase!r}, "
+                f"which are not whole steps of this run (quantum_blocks: {quantum})",
+                "restore the file that the run's rewinds wrote; lineage.jsonl has them",
+            )
 
 
 def _resumed(plans: tuple[PhasePlan, ...], state: StartState) -> str:
@@ -105,6 +127,6 @@ def refuse_endless_rewinds(rewinds: int, limit: int, problem: str, phase: str) -
     if rewinds > limit:
         raise CheckpointError(
             f"{rewinds} rewinds without a new checkpoint; the last: {problem}",
-            f"the blocks are not the cause: start the same command with a lower phases.{phase}.lr.peak, "
-            "or branch off an earlier checkpoint",
+            f"the blocks are not the cause: start the same command with a lower phases.{phase}.lr.peak=... and "
+            f"run.accept_changes=[phases.{phase}.lr.peak], or branch off an earlier checkpoint",
         )

@@ -18,6 +18,7 @@ from padless.schedule.difference import results_difference
 from padless.schedule.phases import PhasePlan
 from padless.train.handover import StartState, state_from_run
 
+_OWN = ("init.", "start.", "run.name:", "run.folder:", "run.accept_changes:")  # a branch has its own of these
 _DATA_ORDER = ("streams", "shuffle_seed")  # of a phase; a branch goes on in its parent's data unless told otherwise
 
 
@@ -58,9 +59,11 @@ def refuse_changes(changes: Sequence[str], accepted: Sequence[str], whose: str) 
         if len(acceptable) == len(names)
         else ""
     )
+    longer = any(name.startswith("phases.") and name.endswith(".tokens") for name in names)
+    extend = "; to train longer: add a later phase, or branch off where this one begins" if longer else ""
     raise CheckpointError(
         f"{whose} belongs to another config; old -> new: " + "; ".join(refused),
-        f"set these back, or choose another run.name for a new run{switch}",
+        f"set these back, or choose another run.name for a new run{switch}{extend}",
     )
 
 
@@ -81,7 +84,7 @@ def branch_from(
             f"start.keep=[weights,optimizer,clock], but {source} is a folder, which has no clock",
             "give a .pt file from a run's checkpoints/ folder, or start.keep=[weights]",
         )
-    saved, _ = open_checkpoint(path)
+    saved, parent = open_checkpoint(path)
     if saved.clock_tokens >= plans[-1].end_tokens:
         raise CheckpointError(
             f"{source} stands at {saved.clock_tokens:_} tokens, the phases end at {plans[-1].end_tokens:_}",
@@ -93,13 +96,13 @@ def branch_from(
             f"({tokenizer_sha256[:12]})",
             "branch off with the data of its run",
         )
-    changes = [
-        change
-        for change in changes_of_the_past(saved.meta, config, hashes)
-        if change.partition(".")[0] not in ("init", "start")
+    past = [each for each in changes_of_the_past(saved.meta, config, hashes) if not each.startswith(_OWN)]
+    refuse_changes([each for each in past if _must_be_the_parents(each)], config.run.accept_changes, source)
+    content = [each for each in past if each.startswith("data.streams.")]
+    return state_from_run(saved, source), [
+        *[each for each in all_changes(parent, config) if not each.startswith(_OWN)],
+        *content,
     ]
-    refuse_changes([each for each in changes if _must_be_the_parents(each)], config.run.accept_changes, source)
-    return state_from_run(saved, source), changes
 
 
 def _must_be_the_parents(change: str) -> bool:

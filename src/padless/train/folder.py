@@ -15,7 +15,7 @@ from padless.schedule.skipped import SkippedRange, merged
 from padless.train.callbacks.metrics import MetricsFile
 from padless.train.changes import all_changes
 from padless.train.handover import StartState
-from padless.train.lineage import environment, last_world_size, note
+from padless.train.lineage import environment, last_saved_clock, last_world_size, note
 
 _SKIPPED = "skipped.json"
 
@@ -87,6 +87,19 @@ class RunFolder:
         """Append one line of lineage."""
         if self._is_leader:
             note(self.path, event, clock_tokens, detail, **facts)
+
+    def refuse_lost_checkpoints(self) -> None:
+        """Stop if this run had checkpoints and there is none now: going on would begin again from nothing, in silence.
+
+        Raises:
+            CheckpointError: lineage or status name a checkpoint of this run.
+        """
+        clock_tokens = last_saved_clock(self.path)
+        if clock_tokens > 0:
+            raise CheckpointError(
+                f"{self.path} had a checkpoint at {clock_tokens:_} tokens, and there is none now",
+                "restore its checkpoints/ from a backup, or choose another run.name to start over",
+            )
 
     def read_skipped(self) -> tuple[SkippedRange, ...]:
         """Return the blocks that rewinds of this run left out of its data.

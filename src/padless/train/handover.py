@@ -47,6 +47,13 @@ class StartState:
     phase: str | None = None  # the phase the weights were saved in
     skipped: tuple[SkippedRange, ...] = ()  # blocks of the data that this state never saw
     recent_losses: tuple[float, ...] = ()  # of that phase's last good steps, which spikes are measured against
+    eval_loss: float | None = None  # the last validation loss
+
+    def release(self) -> None:
+        """Give the memory of weights and moments back, once they are loaded."""
+        for tensors in (self.model, self.optimizer):
+            if tensors is not None:
+                tensors.clear()
 
 
 def state_from_run(saved: Checkpoint, origin: str) -> StartState:
@@ -61,6 +68,7 @@ def state_from_run(saved: Checkpoint, origin: str) -> StartState:
         saved.meta["phase"],
         tuple(SkippedRange(*each) for each in saved.meta.get("skipped", ())),
         tuple(saved.meta.get("recent_losses", ())),
+        saved.meta.get("eval_loss"),
     )
 
 

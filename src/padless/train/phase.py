@@ -63,6 +63,7 @@ class RunContext:
     metrics: MetricsFile
     loggers: list[LoggerDestination]
     wish_to_stop: Callable[[], str | None]  # the signal this rank got, if any
+    saved: Callable[[str, int, int, Path], None]  # is told phase, clock, step and file of each checkpoint
     checkpoint_meta: dict[str, Any]
     config_hash: str
     tile_source: LoadedSource | None
@@ -120,7 +121,8 @@ def _callbacks(
 ) -> list[Callback]:
     config, world, masked_lm = context.config, context.world, model.masked_lm
     end_tokens = min(plan.end_tokens, context.end_tokens)
-    record = StepRecord(plan, recent_losses=list(start.recent_losses) if start.phase == plan.name else [])
+    losses = list(start.recent_losses) if start.phase == plan.name else []
+    record = StepRecord(plan, eval_loss=start.eval_loss, recent_losses=losses)
     cut_blocks = world.size * config.hardware.microbatch_blocks
     reporter = BadStepReporter(masked_lm, loader, context.compute, world, context.folder, context.say)
     callbacks: list[Callback] = [
@@ -144,6 +146,7 @@ def _callbacks(
             end_tokens=end_tokens,
             trained_s=start.train_seconds,
             keep_newest=config.run.keep_newest_checkpoints,
+            saved=context.saved,
             say=context.say,
         )
     )
@@ -200,6 +203,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
         )
     if start.optimizer is not None:
         load_optimizer_state(model, optimizer, start.optimizer, start.origin)
+    start.release()
     trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
     try:
         with context.world.naming_lost_ranks():

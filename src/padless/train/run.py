@@ -73,6 +73,8 @@ def _run(
         _say(console, line)
     beginning = find_beginning(config, plans, folder, data, world, lambda line: _say(console, line))
     start = beginning.state
+    own = Path(start.origin) if beginning.event == "resume" else None
+    supervisor.stand_at(phase_at(plans, start.clock_tokens).name, start.clock_tokens, start.step, own)
     context = RunContext(
         config=config,
         plans=plans,
@@ -85,6 +87,7 @@ def _run(
         metrics=folder.metrics,
         loggers=build_loggers(config, folder.path, world.is_leader),
         wish_to_stop=supervisor.wish_to_stop,
+        saved=supervisor.stand_at,
         checkpoint_meta={
             "config": to_plain(config),
             "data": data.hashes,
@@ -117,20 +120,19 @@ def _fit_phases(
     folder.metrics.rewind(start.clock_tokens or -1)  # from the very start, all of it is done again
     while start.clock_tokens < context.end_tokens:
         plan = phase_at(context.plans, start.clock_tokens)
-        supervisor.stand_at(plan.name, start)
         context.say(f"phase {plan.name!r}: from {start.clock_tokens:_} to {plan.end_tokens:_} tokens")
         announce = AnnounceResume(line, began_s, context.say) if line else None
         try:
             with supervisor.training():
                 end = fit_phase(context, plan, start, announce)
         except Rewind as rewind:
-            before, began_s = start.clock_tokens, time.perf_counter()
-            start, line = _rewind(context, folder, rewind, start)
-            rewinds_here = rewinds_here + 1 if start.clock_tokens == before else 1
+            began_s = time.perf_counter()
+            back = find_beginning(context.config, context.plans, folder, context.data, context.world, context.say)
+            rewinds_here = rewinds_here + 1 if back.state.clock_tokens == start.clock_tokens else 1
             refuse_endless_rewinds(rewinds_here, context.config.guard.max_in_a_row, rewind.problem, plan.name)
+            start, line = _rewind(context, folder, rewind, back.state), back.line
             continue
         start, line = state_from_run(load_checkpoint(end.checkpoint), str(end.checkpoint)), ""
-        supervisor.stand_at(plan.name, start)
         is_done = start.clock_tokens >= plan.end_tokens
         folder.note("phase_end" if is_done else "stopped", start.clock_tokens, end.stop or plan.name)
         if end.stop is not None:
@@ -140,12 +142,9 @@ def _fit_phases(
     return start
 
 
-def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, start: StartState) -> tuple[StartState, str]:
-    """Leave the blocks of the bad step out, for good, and return the last good state and what to say of it."""
-    skipped = skip_step(context.plans, rewind.clock_tokens, start.skipped)
-    folder.write_skipped(skipped)
-    beginning = find_beginning(context.config, context.plans, folder, context.data, context.world, context.say)
-    state = beginning.state
+def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, state: StartState) -> StartState:
+    """Leave the blocks of the bad step out, for good, and return the last good state without them."""
+    skipped = skip_step(context.plans, rewind.clock_tokens, state.skipped)
     folder.note(
         "rewind",
         state.clock_tokens,
@@ -153,12 +152,13 @@ def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, start: Start
         from_clock_tokens=rewind.clock_tokens,
         from_step=rewind.step,
         report=rewind.report,
-        left_out=[dataclasses.astuple(each) for each in state.skipped if each not in start.skipped],
+        left_out=[dataclasses.astuple(each) for each in skipped if each not in state.skipped],
     )
+    folder.write_skipped(skipped)
     folder.metrics.rewind(state.clock_tokens or -1)
     back, there = approximate_tokens(rewind.clock_tokens), approximate_tokens(state.clock_tokens)
     context.say(f"rewind: back from {back} to {there} tokens, and on without the blocks of the bad step")
-    return state, beginning.line
+    return dataclasses.replace(state, skipped=skipped)
 
 
 def _say(console: Console, text: str) -> None:

@@ -33,6 +33,7 @@ class SaveCheckpoint(Callback):
         end_tokens: clock at which fitting ends; a checkpoint is always written there.
         trained_s: seconds of training before this phase.
         keep_newest: checkpoints that stay besides those kept for good; None keeps all.
+        saved: is told phase, clock, step and file of each checkpoint.
         say: prints one line.
     """
 
@@ -49,11 +50,12 @@ class SaveCheckpoint(Callback):
         end_tokens: int,
         trained_s: float,
         keep_newest: int | None,
+        saved: Callable[[str, int, int, Path], None],
         say: Callable[[str], None],
     ) -> None:
         self._record, self._model, self._run_folder, self._meta = record, model, run_folder, meta
         self._config_hash, self._world, self._end_tokens, self._say = config_hash, world, end_tokens, say
-        self._loader, self._keep_newest = loader, keep_newest
+        self._loader, self._keep_newest, self._saved = loader, keep_newest, saved
         self._began_s = time.perf_counter() - trained_s
         self.last_path: Path | None = None
 
@@ -97,6 +99,7 @@ class SaveCheckpoint(Callback):
             lr = self._record.settings.lr if self._record.settings else None
             sidecar = save_checkpoint(path, checkpoint, self._config_hash, lr=lr, kept=self._kept_because(state))
             self._say(f"checkpoint {path.relative_to(self._run_folder)} ({sidecar.size_bytes / 1e6:.1f} MB)")
+            self._saved(phase, clock, step_number(state), path)
             apply_retention(self._run_folder, self._keep_newest, self._say)
         self._world.barrier()
         self.last_path = path
@@ -118,5 +121,6 @@ def _check_finite(weights: dict[str, Tensor], phase: str, clock: int) -> None:
     if bad:
         raise TrainingError(
             f"{bad[0]} is not finite at clock {clock:_} of phase {phase!r} ({len(bad)} of {len(weights)} tensors)",
-            f"the last checkpoint is whole: start the same command with a lower phases.{phase}.lr.peak",
+            f"the last checkpoint is whole: go on from it with a lower rate, phases.{phase}.lr.peak=... "
+            f"run.accept_changes=[phases.{phase}.lr.peak]",
         )

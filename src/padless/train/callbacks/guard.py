@@ -12,7 +12,7 @@ from composer.loggers import Logger
 from padless.config.schema import GuardConfig
 from padless.errors import TrainingError
 from padless.events import reached
-from padless.schedule.spike import name_bad_step
+from padless.schedule.spike import comparable_losses, name_bad_step
 from padless.train.bad_step import BadStepReporter, Rewind
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
 from padless.train.composer_model import ComposerMaskedLM
@@ -49,7 +49,8 @@ class GuardSteps(Callback):
         gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
         self._record.grad_norm = float(torch.nn.utils.get_total_norm(gradients))
         loss = self._loss_of_all_ranks()
-        problem = name_bad_step(loss, self._record.grad_norm, self._record.recent_losses, self._guard)
+        window = comparable_losses(self._record.recent_losses, self._record.plan, clock_tokens(state))
+        problem = name_bad_step(loss, self._record.grad_norm, window, self._guard)
         self._record.problem = problem
         reached("step")
         if problem is None:
@@ -58,6 +59,13 @@ class GuardSteps(Callback):
             del self._record.recent_losses[: -self._guard.window_steps]
             return
         self._act(problem, "spike" in problem, state)
+
+    def _accept_a_lasting_rise(self, step: int) -> None:
+        """After some spikes in a row, measure against the losses from here on: this is no spike but another level."""
+        if self._in_a_row >= self._guard.max_in_a_row:
+            self._record.recent_losses.clear()
+            self._in_a_row = 0
+            self._reporter.say(f"  {self._guard.max_in_a_row} in a row: from step {step + 1} on this is the new level")
 
     def _loss_of_all_ranks(self) -> float:
         loss_sum, tokens = self._model.take_loss_sum()
@@ -70,9 +78,10 @@ class GuardSteps(Callback):
     def _act(self, problem: str, is_spike: bool, state: State) -> None:
         policy = self._guard.on_spike if is_spike else self._guard.on_non_finite
         step, clock, phase = step_number(state), clock_tokens(state), self._record.plan.name
-        report = self._reporter.write(problem, policy, state, self._record)
         self._in_a_row += 1
+        report = self._reporter.write(problem, policy, state, self._record)
         if policy == "report":
+            self._accept_a_lasting_rise(step)
             return
         if policy == "rewind":
             raise Rewind(problem, clock, step, report)
@@ -85,5 +94,6 @@ class GuardSteps(Callback):
             f"{problem} at step {step} of phase {phase!r} (clock {clock:_} tokens){more}, blocks "
             f"{self._reporter.name_blocks(_BLOCKS_NAMED)}; report: {report}",
             "the weights of the last checkpoint are whole: start the same command with guard=rewind, which leaves "
-            f"these blocks out, or with a lower phases.{phase}.lr.peak or a longer warmup",
+            f"these blocks out, or with a lower phases.{phase}.lr.peak=... and "
+            f"run.accept_changes=[phases.{phase}.lr.peak]",
         )

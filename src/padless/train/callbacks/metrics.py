@@ -12,6 +12,7 @@ from composer.loggers import Logger
 
 from padless.data.durable import append_line
 from padless.data.loader import StepLoader
+from padless.errors import CheckpointError
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
 
 _CHUNK_BYTES = 1 << 14
@@ -32,9 +33,21 @@ class MetricsFile:
         """Drop lines after a clock, and a last line that a kill cut off: the run goes on from there.
 
         Reads from the end, so that it takes no longer the further a run is.
+
+        Raises:
+            CheckpointError: the file cannot be read or written.
         """
         if not self._enabled or not self._path.exists():
             return
+        try:
+            self._truncate(to_clock_tokens)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._path} cannot be written: {error.strerror}",
+                "make it writable, or move it away",
+            ) from error
+
+    def _truncate(self, to_clock_tokens: int) -> None:
         with self._path.open("rb+") as file:
             end = file.seek(0, os.SEEK_END)
             while end > 0:
