@@ -42,6 +42,8 @@ def eval_line(tokens: int, loss: float):
     return {"tokens": tokens, "step": tokens // 512, "phase": "short", "eval_loss": loss}
 
 
+BRANCH = {**START, "event": "branch", "clock_tokens": 1024, "detail": "runs/a/checkpoints/short/short-1_024tok.pt"}
+
 LOSSES = [7.5, 7.25, 7.125, 6.75, 6.5, 6.25]
 METRICS = [eval_line(0, 7.6), *(step_line(number, loss) for number, loss in enumerate(LOSSES, 1)), eval_line(3072, 6.0)]
 

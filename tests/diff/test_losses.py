@@ -5,7 +5,7 @@ import math
 from padless.diff.losses import compare_losses
 from padless.diff.read import read_run
 
-from .conftest import LOSSES, METRICS, eval_line, step_line
+from .conftest import BRANCH, LOSSES, METRICS, eval_line, step_line
 
 
 def compare(make_run, metrics_a, metrics_b):
@@ -87,3 +87,34 @@ def test_validations_that_differ_are_seen_where_both_have_one(make_run):
     found = compare(make_run, METRICS, [*METRICS[:-1], eval_line(3072, 6.5)])
     assert (found.validation.differs_at_tokens, found.validation.a, found.validation.b) == (3072, 6.0, 6.5)
     assert found.parted_at_tokens == 3072
+
+
+def branch_of(make_run, steps, **more):
+    return read_run(str(make_run("b", lineage=[BRANCH], metrics=[eval_line(1024, 6.9), *steps], **more)))
+
+
+def test_a_branch_is_compared_from_where_it_branches_off(make_run):
+    a = read_run(str(make_run("a", metrics=[*METRICS, eval_line(1024, 6.9)])))
+    lines = [step_line(number, loss) for number, loss in enumerate(LOSSES, 1)]
+    b = branch_of(make_run, [lines[2], step_line(4, 6.5), lines[4]])
+    found = compare_losses(a, b)
+    assert (found.from_tokens, found.to_tokens, found.overlaps, found.common_steps) == (1024, 2560, True, 3)
+    assert (found.losses.same_until_tokens, found.losses.same_steps, found.losses.differs_at_tokens) == (1536, 1, 2048)
+    assert (found.largest_difference, found.largest_difference_at_tokens) == (0.25, 2048)
+    assert found.blocks.differs_at_tokens is None
+    assert found.common_validation == (1024, 6.9, 6.9)
+    assert compare_losses(b, a).losses.differs_at_tokens == 2048
+    assert compare_losses(b, b).parted_at_tokens is None
+
+
+def test_steps_of_another_size_right_after_the_branch_are_a_difference(make_run):
+    a = read_run(str(make_run("a")))
+    found = compare_losses(a, branch_of(make_run, [step_line(3, 7.0, tokens=2048), step_line(4, 6.9, tokens=3072)]))
+    assert (found.losses.differs_at_tokens, found.losses.a, found.losses.b) == (1536, 7.125, None)
+
+
+def test_a_branch_that_begins_where_the_other_run_has_ended_shares_no_step(make_run):
+    a = read_run(str(make_run("a", metrics=METRICS[:3])))
+    found = compare_losses(a, branch_of(make_run, [step_line(3, 7.0)]))
+    assert (found.overlaps, found.from_tokens, found.to_tokens, found.common_steps) == (False, 1024, 1024, 0)
+    assert found.largest_difference is None

@@ -9,7 +9,7 @@ from padless.diff.plot import phase_spans, plot_difference
 from padless.diff.read import read_run
 from padless.errors import ConfigError
 
-from .conftest import eval_line, step_line
+from .conftest import BRANCH, eval_line, step_line
 
 
 def curve(phases, offset=0.0):
@@ -45,6 +45,22 @@ def test_both_runs_their_difference_and_the_phases_are_drawn(pair, tmp_path):
 def test_phases_span_what_was_trained_in_them(pair):
     assert phase_spans(pair[0]) == [("short", 0, 15360), ("context", 15360, 30720)]
     assert phase_spans(pair[1]) == [("short", 0, 20480), ("context", 20480, 30720)]
+
+
+def test_the_picture_of_a_branch_has_the_whole_parent_and_marks_where_the_branch_begins(pair, make_run, tmp_path):
+    lineage = [{**BRANCH, "clock_tokens": 12_800}]
+    lines = [line for line in curve([("short", 30), ("context", 40), ("anneal", 60)]) if line["tokens"] > 12_800]
+    b = read_run(str(make_run("c", lineage=lineage, metrics=[*lines, step_line(61, 5.0, "anneal")])))
+    assert phase_spans(b)[0] == ("short", 12_800, 15_360)
+    for number, (first, second) in enumerate(((pair[0], b), (b, pair[0]))):
+        out = tmp_path / f"{number}.png"
+        plot_difference(first, second, compare_losses(first, second), out)
+        picture = matplotlib.image.imread(out)
+        for colour in ("#1f4e8c", "#c0392b", "#5b3f8c", "#dfe9f5"):
+            assert has_colour(picture, colour), colour
+        left = picture[:, 75:400]
+        assert has_colour(left, "#1f4e8c" if first is pair[0] else "#c0392b"), "the parent from its beginning"
+        assert not has_colour(left, "#c0392b" if first is pair[0] else "#1f4e8c"), "the branch not before it begins"
 
 
 def test_runs_without_a_common_clock_or_a_finite_loss_are_drawn(make_run, tmp_path):

@@ -1,5 +1,7 @@
 """Run folders are read as strangers' files: what is missing, too large or not ours is named, nothing runs."""
 
+import json
+
 import pytest
 
 from padless.config.compose import compose
@@ -7,7 +9,7 @@ from padless.diff import read
 from padless.diff.read import read_run
 from padless.errors import CheckpointError, ConfigError
 
-from .conftest import METRICS, START, eval_line, step_line
+from .conftest import BRANCH, METRICS, START, eval_line, step_line
 
 
 def test_a_run_is_read_with_its_steps_and_validations_by_clock(make_run):
@@ -30,15 +32,68 @@ def test_a_run_is_found_by_its_name_under_runs(make_run, tmp_path, monkeypatch):
         read_run("yours")
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [("config.yaml", ConfigError), ("lineage.jsonl", CheckpointError), ("metrics.jsonl", CheckpointError)],
-)
-def test_a_missing_file_is_named(make_run, name, error):
+@pytest.mark.parametrize("name", ["lineage.jsonl", "metrics.jsonl"])
+def test_a_missing_file_is_named(make_run, name):
     folder = make_run("a")
     (folder / name).unlink()
-    with pytest.raises(error, match=rf"{folder / name} cannot be read: .*No such file.*\n  remedy: give"):
+    with pytest.raises(CheckpointError, match=rf"{folder / name} cannot be read: No such file.*\n  remedy: give"):
         read_run(str(folder))
+
+
+def test_a_folder_that_is_no_run_is_said_to_be_none(make_run, tmp_path, monkeypatch):
+    folder = make_run("a")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        read_run(str(tmp_path))
+    assert refused.value.cause == f"{tmp_path} is not a run folder: it has no config.yaml"
+    (tmp_path / "runs").mkdir()
+    folder.rename(tmp_path / "runs" / "mine")
+    (tmp_path / "mine").mkdir()
+    assert read_run("mine").folder.as_posix() == "runs/mine", "a folder of the same name that is no run"
+
+
+RESUME = {**START, "event": "resume", "clock_tokens": 512}
+
+
+@pytest.mark.parametrize(
+    ("text", "events", "unread"),
+    [
+        ('{"event": "st\n' + json.dumps(RESUME) + "\n", ["start", "resume"], 1),
+        ('{"event": "stopped", "clock_tok' + json.dumps(RESUME) + "\n", ["start", "resume"], 1),
+        (json.dumps(RESUME) + '\n{"event": "stopp', ["start", "resume"], 1),
+        (json.dumps(RESUME), ["start", "resume"], 0),
+    ],
+    ids=["on a line of its own", "before another on its line", "the last", "only its newline"],
+)
+def test_a_line_of_the_lineage_that_a_kill_cut_off_hides_no_other(make_run, text, events, unread):
+    folder = make_run("a")
+    with (folder / "lineage.jsonl").open("a") as file:
+        file.write(text)
+    run = read_run(str(folder))
+    assert [line["event"] for line in run.lineage] == events
+    assert run.lineage[-1] == RESUME
+    assert run.unread_lines == unread
+
+
+LATER_BRANCH = {**BRANCH, "clock_tokens": 1536, "detail": "runs/a/short-1_536tok.pt"}
+
+
+@pytest.mark.parametrize(
+    ("lineage", "first_step", "branch", "begin"),
+    [
+        ([START], 1, None, 0),
+        ([LATER_BRANCH, RESUME], 4, (1536, "runs/a/short-1_536tok.pt"), 1536),
+        ([{**LATER_BRANCH, "clock_tokens": 1024}, LATER_BRANCH], 4, (1536, "runs/a/short-1_536tok.pt"), 1536),
+        ([LATER_BRANCH, START], 1, None, 0),
+        ([], 4, None, 2047),
+        ([{**LATER_BRANCH, "clock_tokens": "1536"}], 4, None, 2047),
+    ],
+    ids=["start", "branch", "branch again", "start after a branch", "no lineage", "odd clock"],
+)
+def test_where_a_run_begins_is_what_its_lineage_says_or_its_first_step(make_run, lineage, first_step, branch, begin):
+    metrics = [step_line(number, 7.0) for number in range(first_step, 7)]
+    run = read_run(str(make_run("b", lineage=lineage, metrics=metrics)))
+    assert (run.branch, run.begin_tokens) == (branch, begin)
 
 
 def test_a_run_without_a_step_cannot_be_compared(make_run):

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from padless.config.load import nearest_key
 from padless.diff.losses import Agreement, LossComparison, Reached, compare_losses
 from padless.diff.provenance import Fact, compare_provenance
-from padless.diff.read import Run, read_run
+from padless.diff.read import RUNS, Run, read_run
 from padless.diff.settings import SettingDifference, different_settings
 from padless.errors import ConfigError
 from padless.units import approximate_tokens
@@ -28,7 +29,7 @@ def diff_command(arguments: list[str], as_json: bool) -> None:
         as_json: print one JSON object instead of lines.
 
     Raises:
-        ConfigError: other arguments, no such run, or a configuration that cannot be used.
+        ConfigError: other arguments, no such run or folder, or a configuration that cannot be used.
         CheckpointError: a run without lineage or metrics.
     """
     names, out = _parse(arguments)
@@ -42,6 +43,7 @@ def diff_command(arguments: list[str], as_json: bool) -> None:
             "ok": True,
             "a": str(a.folder),
             "b": str(b.folder),
+            "branches": {"a": a.branch, "b": b.branch},
             "settings": [dataclasses.asdict(entry) for entry in settings],
             "provenance": [{**dataclasses.asdict(fact), "differs": fact.differs} for fact in facts],
             "losses": dataclasses.asdict(losses),
@@ -64,23 +66,34 @@ def diff_command(arguments: list[str], as_json: bool) -> None:
 def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     names, out = [], None
     for argument in arguments:
-        if argument.startswith("out="):
-            out = Path(argument.removeprefix("out="))
+        key, separator, value = argument.partition("=")
+        if key == "out" and separator:
+            out = Path(value)
+        elif separator and not any(path.exists() for path in (Path(argument), RUNS / argument)):
+            nearest = nearest_key(key, ["out"])
+            hint = f", did you mean {nearest}={value}" if nearest else ""
+            raise ConfigError(f"unknown setting {argument}{hint}", _USAGE)
         else:
             names.append(argument)
     if len(names) != 2:
         raise ConfigError(f"diff compares two runs, {len(names)} given", _USAGE)
     if out is not None and out.suffix.lower() != ".png":
         raise ConfigError(f"out={out} does not end in .png", _USAGE)
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"out={out}: there is no folder {out.parent}", "make it, or give a file in one that exists")
     return names, out
 
 
 def _verdict(settings: Sequence[SettingDifference], facts: Sequence[Fact], losses: LossComparison) -> str:
+    if not losses.overlaps:
+        begin, end = _tokens(losses.from_tokens), _tokens(losses.to_tokens)
+        return f"the runs have no step in common: one begins at {begin} tokens, the other ends at {end}"
     parted = losses.parted_at_tokens
     if parted is not None:
         return f"the runs computed something else, first at {_tokens(parted)} tokens"
-    end = min(losses.a.tokens, losses.b.tokens)
-    to_where = f"every loss and block is the same, bit for bit, to {_tokens(end)} tokens"
+    end = losses.to_tokens
+    since = f"from {_tokens(losses.from_tokens)} " if losses.from_tokens else ""
+    to_where = f"every loss and block is the same, bit for bit, {since}to {_tokens(end)} tokens"
     if losses.a.tokens != losses.b.tokens:
         shorter = "A" if losses.a.tokens == end else "B"
         return f"the runs computed the same: {to_where}, where {shorter} ends"
@@ -92,6 +105,8 @@ def _verdict(settings: Sequence[SettingDifference], facts: Sequence[Fact], losse
 def _heading(a: Run, b: Run) -> list[str]:
     lines = [f"A: {a.folder}", f"B: {b.folder}"]
     for letter, run in (("A", a), ("B", b)):
+        if run.branch is not None:
+            lines.append(f"{letter} branches off at {approximate_tokens(run.branch[0])} tokens from {run.branch[1]}")
         if run.unread_lines:
             lines.append(f"note: lines of {letter} that are cut off or not padless's, left out: {run.unread_lines}")
     return lines
@@ -119,9 +134,11 @@ def _provenance_lines(facts: Sequence[Fact]) -> list[str]:
 
 
 def _losses_lines(losses: LossComparison) -> list[str]:
-    lines = ["", "losses (A | B)"]
-    lines.append(f"  training loss: {_agreement_text(losses.losses, losses.common_steps)}")
-    lines.append(f"  blocks: {_agreement_text(losses.blocks, losses.common_steps)}")
+    since = f", compared after {_tokens(losses.from_tokens)} tokens" if losses.from_tokens else ""
+    lines = ["", f"losses (A | B){since}"]
+    if losses.overlaps:
+        lines.append(f"  training loss: {_agreement_text(losses.losses, losses.common_steps)}")
+        lines.append(f"  blocks: {_agreement_text(losses.blocks, losses.common_steps)}")
     if losses.largest_difference:
         at = _tokens(losses.largest_difference_at_tokens)
         lines.append(f"  largest difference of training losses: {losses.largest_difference:.3g} at {at} tokens")
@@ -144,9 +161,8 @@ def _agreement_text(agreement: Agreement, common_steps: int) -> str:
     first = f"first difference at {_tokens(agreement.differs_at_tokens)}: {values}"
     if agreement.same_steps == 0:
         return f"differs from the first step on; {first}"
-    same = (
-        f"the same, bit for bit, until {_tokens(agreement.same_until_tokens)} tokens ({agreement.same_steps:,} steps)"
-    )
+    steps = "1 step" if agreement.same_steps == 1 else f"{agreement.same_steps:,} steps"
+    same = f"the same, bit for bit, until {_tokens(agreement.same_until_tokens)} tokens ({steps})"
     return f"{same}; {first}"
 
 

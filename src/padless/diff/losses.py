@@ -41,8 +41,10 @@ class Reached:
 
 @dataclass(frozen=True)
 class LossComparison:
-    """Losses and blocks of two runs."""
+    """Losses and blocks of two runs, over the clocks that both have been at."""
 
+    from_tokens: int  # the later of the clocks at which the two begin
+    to_tokens: int  # the earlier of those at which they end; not after from_tokens where they have none in common
     common_steps: int
     losses: Agreement
     blocks: Agreement
@@ -54,6 +56,11 @@ class LossComparison:
     b: Reached
 
     @property
+    def overlaps(self) -> bool:
+        """Whether there is any clock that both runs have been at."""
+        return self.from_tokens < self.to_tokens
+
+    @property
     def parted_at_tokens(self) -> int | None:
         """First clock at which anything differs, None if nothing does as far as both runs go."""
         parts = (self.losses, self.blocks, self.validation)
@@ -61,24 +68,32 @@ class LossComparison:
 
 
 def compare_losses(a: Run, b: Run) -> LossComparison:
-    """Compare two runs at the clocks they share; a clock that one of them left out, before its end, is a difference."""
-    losses_a: dict[int, Any] = {step.tokens: step.loss for step in a.steps}
-    losses_b: dict[int, Any] = {step.tokens: step.loss for step in b.steps}
+    """Compare two runs from where the later one begins to where the shorter one ends.
+
+    In between, a clock that only one of them has is a difference.
+    """
+    begin, end = max(a.begin_tokens, b.begin_tokens), min(a.steps[-1].tokens, b.steps[-1].tokens)
+    steps_a, steps_b = ([step for step in run.steps if begin < step.tokens <= end] for run in (a, b))
+    validated = sorted(clock for clock in a.validation.keys() & b.validation.keys() if clock >= begin)
+    losses_a: dict[int, Any] = {step.tokens: step.loss for step in steps_a}
+    losses_b: dict[int, Any] = {step.tokens: step.loss for step in steps_b}
     common = [clock for clock in losses_a if clock in losses_b]
     finite = [clock for clock in common if losses_a[clock] is not None and losses_b[clock] is not None]
     gaps = {clock: abs(losses_a[clock] - losses_b[clock]) for clock in finite}
     widest = max(gaps, default=None, key=lambda clock: gaps[clock])
-    evaluated = max(a.validation.keys() & b.validation.keys(), default=None)
+    last = validated[-1] if validated else None
     return LossComparison(
+        from_tokens=begin,
+        to_tokens=end,
         common_steps=len(common),
         losses=_agreement(_said(losses_a), _said(losses_b)),
         blocks=_agreement(
-            {step.tokens: step.blocks for step in a.steps}, {step.tokens: step.blocks for step in b.steps}
+            {step.tokens: step.blocks for step in steps_a}, {step.tokens: step.blocks for step in steps_b}
         ),
-        validation=_agreement(a.validation, b.validation, gaps_count=False),
+        validation=_agreement(*({clock: run.validation[clock] for clock in validated} for run in (a, b))),
         largest_difference=None if widest is None else gaps[widest],
         largest_difference_at_tokens=widest,
-        common_validation=None if evaluated is None else (evaluated, a.validation[evaluated], b.validation[evaluated]),
+        common_validation=None if last is None else (last, a.validation[last], b.validation[last]),
         a=_reached(a),
         b=_reached(b),
     )
@@ -88,20 +103,10 @@ def _said(losses: Mapping[int, float | None]) -> dict[int, float | str]:
     return {clock: "not finite" if loss is None else loss for clock, loss in losses.items()}
 
 
-def _agreement(a: Mapping[int, float | str], b: Mapping[int, float | str], gaps_count: bool = True) -> Agreement:
-    """Walk the clocks up to the end of the shorter run.
-
-    Args:
-        a: value by clock.
-        b: the same of the other run.
-        gaps_count: a clock that only one run has is a difference.
-    """
-    end = min(max(a, default=0), max(b, default=0))
-    clocks = sorted({*a, *b}) if gaps_count else sorted(a.keys() & b.keys())
+def _agreement(a: Mapping[int, float | str], b: Mapping[int, float | str]) -> Agreement:
+    """Walk the clocks of two runs' values; one that only one of them has is a difference."""
     until = steps = 0
-    for clock in clocks:
-        if clock > end:
-            break
+    for clock in sorted({*a, *b}):
         if clock not in a or clock not in b or a[clock] != b[clock]:
             return Agreement(until, steps, clock, a.get(clock), b.get(clock))
         until, steps = clock, steps + 1

@@ -61,7 +61,7 @@ def plot_difference(a: Run, b: Run, comparison: LossComparison, out: Path) -> No
 def phase_spans(run: Run) -> list[tuple[str, int, int]]:
     """Return (name, first clock, last clock) of each phase that a run has been in, in order."""
     spans: list[tuple[str, int, int]] = []
-    begin = 0
+    begin = run.begin_tokens
     for step in run.steps:
         if spans and spans[-1][0] == step.phase:
             spans[-1] = (step.phase, spans[-1][1], step.tokens)
@@ -76,20 +76,29 @@ def _shade(upper: Axes, lower: Axes, a: Run, b: Run) -> None:
     longer, shorter = (a, b) if is_a_longer else (b, a)
     letter, colour = ("B", _B[0]) if is_a_longer else ("A", _A[0])
     spans = phase_spans(longer)
+    before = [(name, begin, min(end, spans[0][1])) for name, begin, end in phase_spans(shorter) if begin < spans[0][1]]
+    spans = [*before, *spans]
     for number, (name, begin, end) in enumerate(spans):
         for axis in (upper, lower):
             axis.axvspan(begin, end, color=_SHADES[number % len(_SHADES)], lw=0)
         place = ((begin + end) / 2, 0.03)
         upper.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", va="bottom", weight="bold")
     borders = {begin for _, begin, _ in spans}
-    for name, begin, _ in phase_spans(shorter):
+    for name, begin, _ in phase_spans(shorter)[1:]:
         if begin not in borders:
-            upper.axvline(begin, color=colour, ls=":", lw=1.2)
-            place, text = (begin, 0.09), f" {letter}: {name}"
-            upper.annotate(text, place, xycoords=("data", "axes fraction"), color=colour, va="bottom", fontsize=8)
+            _mark(upper, begin, f"{letter}: {name}", colour, 0.09)
+    for run, its_letter, its_colour in ((a, "A", _A[0]), (b, "B", _B[0])):
+        if run.begin_tokens > 0:
+            _mark(upper, run.begin_tokens, f"{its_letter} begins", its_colour, 0.15)
     for axis in (upper, lower):
         axis.margins(x=0)
         axis.grid(alpha=0.3)
+
+
+def _mark(axis: Axes, clock: int, text: str, colour: str, height: float) -> None:
+    axis.axvline(clock, color=colour, ls=":", lw=1.2)
+    place = (clock, height)
+    axis.annotate(f" {text}", place, xycoords=("data", "axes fraction"), color=colour, va="bottom", fontsize=8)
 
 
 def _draw_losses(axis: Axes, run: Run, letter: str, colours: tuple[str, str], width: int) -> None:

@@ -12,9 +12,11 @@ from padless.config.stored import read_stored_yaml
 from padless.errors import CheckpointError, ConfigError
 
 RUNS = Path("runs")
+_CONFIG = "config.yaml"
 _MAX_LINE_BYTES = 1 << 20
 _MAX_FILE_BYTES = {"lineage.jsonl": 64 << 20, "metrics.jsonl": 4 << 30}
 _MAX_COUNT = 1 << 63
+_EVENT = b'{"event":'  # how a line of the lineage begins
 _REMEDY = "give run folders that padless wrote, or names of runs under runs/"
 
 
@@ -42,6 +44,22 @@ class Run:
     validation: dict[int, float]  # clock -> loss
     unread_lines: int
 
+    @property
+    def branch(self) -> tuple[int, str] | None:
+        """Clock at which it branches off another run, and the file it does so from; None for a run of its own."""
+        starts = [line for line in self.lineage if line.get("event") in ("start", "branch")]
+        line = starts[-1] if starts else {}  # one that was killed before its first checkpoint starts again
+        clock = line.get("clock_tokens")
+        return (clock, str(line.get("detail"))) if line.get("event") == "branch" and _is_count(clock) else None
+
+    @property
+    def begin_tokens(self) -> int:
+        """Clock after which its steps are compared: 0, that of its branch, or just before the first in its metrics."""
+        if self.branch is not None:
+            return self.branch[0]
+        first = self.steps[0]
+        return 0 if first.step <= 1 else first.tokens - 1
+
 
 def read_run(name: str) -> Run:
     """Return the run at a path, or of that name under ``runs/``.
@@ -50,10 +68,13 @@ def read_run(name: str) -> Run:
         ConfigError: there is no such folder, or its configuration cannot be used.
         CheckpointError: lineage or metrics are missing or too large, or no step has been written.
     """
-    folder = next((path for path in (Path(name), RUNS / name) if path.is_dir()), None)
-    if folder is None:
+    folders = [path for path in (Path(name), RUNS / name) if path.is_dir()]
+    if not folders:
         raise ConfigError(f"there is no run folder {name}, nor {RUNS / name}", _REMEDY)
-    config = _read_config(folder / "config.yaml")
+    folder = next((path for path in folders if (path / _CONFIG).exists()), None)
+    if folder is None:
+        raise ConfigError(f"{folders[0]} is not a run folder: it has no {_CONFIG}", _REMEDY)
+    config = _read_config(folder / _CONFIG)
     lineage = list(_json_lines(folder / "lineage.jsonl"))
     steps: dict[int, Step] = {}
     validation: dict[int, float] = {}
@@ -94,6 +115,8 @@ def _read_config(path: Path) -> Config:
 def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield each line's object; None for a line that is none, is cut off, or is longer than 1 MiB.
 
+    An event that was added behind one that a kill cut off, on the same line, is yielded after it.
+
     Raises:
         CheckpointError: the file is missing, cannot be read, or is larger than any that padless writes.
     """
@@ -103,10 +126,14 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
             raise CheckpointError(f"{path} has {size:_} bytes, padless reads at most {limit:_}", _REMEDY)
         with path.open("rb") as file:
             while text := file.readline(_MAX_LINE_BYTES):
-                is_whole = text.endswith(b"\n")
-                while not text.endswith(b"\n") and text:
-                    text = file.readline(_MAX_LINE_BYTES)  # the rest of a line that is too long, or nothing
-                yield _object(text) if is_whole else None
+                is_too_long = len(text) == _MAX_LINE_BYTES and not text.endswith(b"\n")
+                while is_too_long and (rest := file.readline(_MAX_LINE_BYTES)):
+                    if rest.endswith(b"\n"):
+                        break
+                found = None if is_too_long else _object(text)
+                yield found
+                if found is None and not is_too_long and (behind := text.rfind(_EVENT)) > 0:
+                    yield _object(text[behind:])
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", _REMEDY) from error
 
