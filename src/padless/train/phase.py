@@ -113,7 +113,7 @@ def _loader(context: RunContext, plan: PhasePlan, start: StartState) -> StepLoad
         context.world.size * config.hardware.microbatch_blocks,
         skipped_in(context.plans, plan, start.skipped),
     )
-    return StepLoader(microbatches, rules, context.world.rank, context.world.gather, context.wish_to_stop)
+    return StepLoader(microbatches, rules, context.world.rank, context.world.exchange, context.wish_to_stop)
 
 
 def _callbacks(
