@@ -29,12 +29,17 @@ def test_two_runs_with_other_seeds_part_at_their_first_step_and_not_in_their_blo
     assert (tmp_path / "diff.png").stat().st_size > 10_000
 
 
+def clock_of(checkpoint):
+    return json.loads(checkpoint.with_suffix(".json").read_text())["clock_tokens"]
+
+
 @pytest.mark.slow
 @pytest.mark.composer
 def test_a_branch_at_another_rate_parts_from_its_parent_at_its_second_step(tmp_path, capsys):
-    run(overrides(tmp_path, **{"run.name": "a", "run.stop_after_tokens": 4_000}))
-    source = next((tmp_path / "a" / "checkpoints" / "short").glob("*tok.pt"))
-    run(overrides(tmp_path, **{"run.name": "a", "run.stop_after_tokens": 8_000}))
+    parent = {"run.name": "a", "run.keep_newest_checkpoints": "null"}
+    run(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 4_000}))
+    source = max((tmp_path / "a" / "checkpoints" / "short").glob("*tok.pt"), key=clock_of)
+    run(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 8_000}))
     keep = {"start": "source", "start.source": source, "start.keep": "[weights,optimizer,clock]"}
     new = {"run.name": "b", "run.stop_after_tokens": 8_000, "phases.short.lr.peak": "1e-4"}
     run(overrides(tmp_path, **keep, **new))
@@ -42,12 +47,8 @@ def test_a_branch_at_another_rate_parts_from_its_parent_at_its_second_step(tmp_p
     found = json.loads(capsys.readouterr().out)
     clock, losses = found["losses"]["from_tokens"], found["losses"]["losses"]
     assert found["branches"] == {"a": None, "b": [clock, str(source)]}
-    assert clock == load_sidecar_clock(source) >= 4_000
+    assert clock == clock_of(source) >= 4_000
     assert losses["same_steps"] == 1, "the same weights on the same blocks"
     assert losses["differs_at_tokens"] > losses["same_until_tokens"] > clock
     assert found["losses"]["blocks"]["differs_at_tokens"] is None
     assert found["losses"]["common_steps"] >= 2
-
-
-def load_sidecar_clock(source):
-    return json.loads(source.with_suffix(".json").read_text())["clock_tokens"]
