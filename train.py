@@ -1,10 +1,9 @@
 """Train: ``python train.py [recipe=...] [key=value ...]``. Composes the configuration, checks it, runs it."""
 
-from padless.processes import die_with_launcher, end_on_stop_signals, holding_stop_signals
+from padless.processes import begin_rank, holding_stop_signals
 
-if __name__ == "__main__":  # before the imports: a stop signal means code 85 from here on
-    end_on_stop_signals()
-    die_with_launcher()
+if __name__ == "__main__":
+    begin_rank()  # before the imports: a stop signal means code 85 from here on
 
 import os
 import sys

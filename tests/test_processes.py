@@ -70,6 +70,71 @@ def test_without_the_kernels_help_a_thread_watches_the_launcher(monkeypatch):
     wait_until(lambda: has_ended(pid, ticks))
 
 
+EARLY = """
+import signal, time
+from padless.processes import end_on_stop_signals, holding_stop_signals
+end_on_stop_signals()
+with holding_stop_signals():
+    signal.signal(signal.SIGTERM, lambda *_: print("a library's handler", flush=True))
+    print("importing", flush=True)
+    time.sleep({import_s})
+print("imported", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(("import_s", "seen"), [(1, "importing"), (0, "imported")], ids=["importing", "imported"])
+def test_a_stop_signal_before_the_run_means_85_whoever_sets_handlers_meanwhile(number, import_s, seen):
+    process = subprocess.Popen(
+        [sys.executable, "-c", EARLY.replace("{import_s}", str(import_s))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.stdout.readline() != f"{seen}\n":
+        assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (85, "")
+    assert err == f"stopped on {number.name} before the run began; the same command starts it\n"
+
+
+def test_only_the_first_rank_says_that_it_was_stopped_before_the_run():
+    code = "import os, signal; from padless.processes import end_on_stop_signals as end; end(); "
+    code += "os.kill(os.getpid(), signal.SIGTERM)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env={**os.environ, "RANK": "1"})
+    assert (done.returncode, done.stderr) == (85, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.composer
+@pytest.mark.parametrize("after_s", [0.5, 3.0])
+def test_a_real_start_that_is_stopped_in_its_first_seconds_ends_with_85(tmp_path, after_s):
+    process = subprocess.Popen(
+        [sys.executable, "train.py", "recipe=smoke", f"run.folder={tmp_path}", "data.prepare_bundled=true"],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wait_until(lambda: has_set_handlers(process.pid))
+    time.sleep(after_s)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 85, output
+    assert "stopped on SIGTERM" in output
+    assert "Traceback" not in output
+
+
+def has_set_handlers(pid):
+    """Return whether a process catches SIGTERM: the first thing it does after Python's own start."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(line for line in lines if line.startswith("SigCgt")).split()[1]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.fixture
 def loader():
     """Fork a loader process that is shielded; return its pid and start."""

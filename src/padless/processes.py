@@ -54,6 +54,17 @@ def has_ended(pid: int, ticks: int | None) -> bool:
     return started_ticks(pid) != ticks
 
 
+def begin_rank() -> None:
+    """Do what a training process does first: heed stop signals, die with its launcher, keep C++ frames off the output.
+
+    Before torch is imported. Where a rank is lost, torch prints a page of frames of its store's connection for each
+    other rank, as a warning, around the line that names the lost one; TORCH_CPP_LOG_LEVEL=WARNING brings it back.
+    """
+    end_on_stop_signals()
+    die_with_launcher()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def die_with_launcher() -> None:
     """Have this rank killed when the launcher that started it ends; without RANK and LOCAL_RANK nothing happens.
 

@@ -7,6 +7,8 @@ raise       rank 1 meets an error of its own; the others sit outside any collect
 finish      leaves in good order, rank 0 at once, the others 3 s later
 stop        rank 1 is stopped by a signal while rank 0 waits for it
 fail        rank 1 meets an error of its own, rank 0 is stopped by the launcher because of it
+supervised  as collective, with the run's folder held by rank 0
+own         as supervised, but rank 0 meets an error of its own
 loaders     as sleep, with two loader processes
 train       reads from two loader processes until a signal asks for a stop, then reads 50 more, as a save takes time
 """
@@ -29,6 +31,7 @@ from padless.config.schema import HardwareConfig  # noqa: E402
 from padless.errors import DataError, Stopped  # noqa: E402
 from padless.processes import shield_loader_process  # noqa: E402
 from padless.train.signals import StopSignals  # noqa: E402
+from padless.train.supervise import supervised  # noqa: E402
 from padless.train.world import World, start_world  # noqa: E402
 
 
@@ -98,6 +101,18 @@ def hang_on_rank_1(world: World, folder: Path) -> None:
             assert world.exchange((world.rank, step)) == [(rank, step) for rank in range(world.size)]
 
 
+def collective_in_a_run(world: World, folder: Path) -> None:
+    with supervised(folder / "run", world, print):
+        collective(world, folder)
+
+
+def fail_in_a_run_on_rank_0(world: World, folder: Path) -> None:
+    with supervised(folder / "run", world, print):
+        if world.rank == 0:
+            raise DataError("shard 7 is damaged", "copy it again")
+        collective(world, folder)
+
+
 def sleep(world: World, folder: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher's; who is lost is known from the store alone
     time.sleep(120)
@@ -132,6 +147,8 @@ def finish(world: World, folder: Path) -> None:
 WHAT = {
     "collective": collective,
     "hang": hang_on_rank_1,
+    "supervised": collective_in_a_run,
+    "own": fail_in_a_run_on_rank_0,
     "sleep": sleep,
     "raise": fail_on_rank_1,
     "stop": stop_on_rank_1,

@@ -1,4 +1,4 @@
-"""Sits where a signal may find it. python ... deferred|elsewhere|stuck|forked REPEAT_S"""
+"""Sits where a signal may find it. python ... deferred|elsewhere|stuck|forked|settled REPEAT_S"""
 
 import ctypes
 import os
@@ -19,6 +19,11 @@ try:
     if sys.argv[1] == "elsewhere":
         say("ready")
         time.sleep(60)
+    if sys.argv[1] == "settled":
+        signals.settle(2)
+        say("ready")
+        while True:
+            time.sleep(0.05)
     if sys.argv[1] == "stuck":  # a second lock of the same mutex: a C call that no signal interrupts
         mutex = ctypes.create_string_buffer(64)
         lock = ctypes.CDLL(None).pthread_mutex_lock

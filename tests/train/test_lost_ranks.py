@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from padless.train.status import STATUS_NAME, read_status
+
 WORKER = Path(__file__).with_name("rank_worker.py")
 HERE = socket.gethostname()
 JOINED_S = 120  # a loaded machine imports slowly
@@ -115,6 +117,41 @@ def test_a_frozen_rank_is_named_after_the_timeout(start, lost):
     assert f"error: {ranks.name(lost)} has not answered for 10 s; look for its own error" in output
     ranks.kill(lost, signal.SIGCONT)  # thawed, it is no second writer
     assert ranks.outcome(lost, 30)[0] not in (0, None)
+
+
+def test_a_rank_whose_main_thread_hangs_is_named_after_the_timeout_and_ends_too(start, tmp_path):
+    ranks = start("hang", timeout_s=10)
+    wait_until(lambda: (tmp_path / "hangs").exists(), JOINED_S)
+    began = time.monotonic()
+    ranks.kill(1, signal.SIGTERM)  # as a launcher or a user may; it does not come to its handler's wish
+    code, output = ranks.outcome(0, 10 + 10)
+    assert time.monotonic() - began > 8
+    line = f"{ranks.name(1)} has not come to the exchange of a step for 10 s; its process runs, its main thread hangs"
+    assert code == 2, output
+    assert f"error: {line}\n  remedy: look for its own error in the output; the same command goes on" in output
+    assert len(output.splitlines()) == 2, "and nothing of gloo's"
+    code, output = ranks.outcome(1, 10)
+    assert code == 2, output
+    assert f"[rank 1] error: {line}; look for its own error" in output
+
+
+def test_a_killed_rank_0_does_not_leave_a_status_that_says_running(start, tmp_path):
+    ranks = start("supervised")
+    wait_until(lambda: (tmp_path / "run" / STATUS_NAME).exists(), JOINED_S)
+    assert read_status(tmp_path / "run").state == "running"
+    ranks.kill(0)
+    code, output = ranks.outcome(1, 20)
+    assert code == 2, output
+    status = read_status(tmp_path / "run")
+    assert (status.state, status.exit_code, status.pid) == ("failed", 2, ranks.processes[1].pid)
+    assert status.message == f"{ranks.name(0)} ended without a word (killed, or out of memory)"
+
+
+def test_what_rank_0_wrote_at_its_end_is_not_replaced_by_another(start, tmp_path):
+    ranks = start("own")
+    assert [ranks.outcome(rank, JOINED_S)[0] for rank in (0, 1)] == [2, 2]
+    status = read_status(tmp_path / "run")
+    assert (status.message, status.pid) == ("shard 7 is damaged", ranks.processes[0].pid)
 
 
 def test_a_rank_that_fails_alone_ends_the_other_with_its_error(start):

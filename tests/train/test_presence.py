@@ -190,6 +190,80 @@ def test_a_failed_collective_of_ranks_that_all_still_beat_has_no_rank_to_name(sc
         beating.join()
 
 
+def fail_in_exchange(presence, after_s):
+    with presence.in_exchange():
+        time.sleep(after_s)
+        raise RuntimeError("timed out")
+
+
+def test_a_rank_that_signs_and_does_not_come_to_the_exchange_is_named_and_those_that_came_are_not(scene):
+    it = scene(timeout_s=1)
+    stop = threading.Event()
+
+    def beat():
+        number = 0
+        while not stop.wait(0.02):
+            number += 1
+            it.sign(1, beat=number, exchanges=2)
+            it.sign(2, beat=number, exchanges=1)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    it.presence.start()
+    try:
+        with it.presence.in_exchange():
+            pass
+        with pytest.raises(RuntimeError, match="timed out"):
+            fail_in_exchange(it.presence, after_s=1.1)
+        loss = it.presence.explain()
+    finally:
+        stop.set()
+        beating.join()
+    cause = "rank 2 (pid 102 on node-2) has not come to the exchange of a step for 1 s"
+    assert loss == Loss(f"{cause}; its process runs, its main thread hangs", 2)
+
+
+def test_an_exchange_that_fails_at_once_does_not_blame_a_rank_that_is_only_later(scene):
+    it = scene(size=2, timeout_s=1)
+    stop = threading.Event()
+
+    def beat():
+        number = 0
+        while not stop.wait(0.02):
+            number += 1
+            it.sign(1, beat=number, exchanges=0)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    it.presence.start()
+    try:
+        with pytest.raises(RuntimeError, match="timed out"):
+            fail_in_exchange(it.presence, after_s=0.0)
+        assert it.presence.explain() is None
+    finally:
+        stop.set()
+        beating.join()
+
+
+def test_the_lowest_rank_of_rank_0s_machine_that_lives_stands_in_for_it(scene):
+    started = started_ticks(os.getpid()) or 0
+    gone = [Member(rank, "here", os.getpid(), pid_space(), started - 1) for rank in (0, 1)]
+    alive = Member(1, "here", os.getpid(), pid_space(), started)
+    it = scene(rank=2)
+    it.presence.start()
+    assert not it.presence.succeeds_leader()  # rank 0 is on another machine
+    for members, succeeds in (([gone[0], gone[1]], True), ([gone[0], alive], False)):
+        presence = Presence(
+            lambda: it.store,
+            2,
+            [*members, it.members[2]],
+            1.0,
+            holder=it.point.holder,
+            rank_0_holds_store=False,
+        )
+        assert presence.succeeds_leader() is succeeds
+
+
 def test_leaving_is_written_down_once_and_with_the_reason(scene):
     it = scene(timeout_s=60)
     it.presence.start()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from padless.errors import Stopped
+from padless.processes import end_on_stop_signals
 from padless.train.signals import StopSignals
 
 WORKER = Path(__file__).with_name("signal_worker.py")
@@ -112,6 +113,41 @@ def test_handlers_are_put_back_and_a_thread_installs_none():
     thread.start()
     thread.join()
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_handlers_of_before_the_run_are_not_put_back_after_it():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        end_on_stop_signals()
+        signals = StopSignals()
+        signals.install()
+        signals.uninstall()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.kill(os.getpid(), number)  # a launcher's, because another rank has ended: this one's code stands
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_once_the_run_has_ended_a_signal_no_longer_changes_how():
+    signals = StopSignals()
+    signals.install()
+    try:
+        signals.settle(2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested is None
+    finally:
+        signals.uninstall()
+
+
+def test_a_second_signal_after_the_run_ends_the_process_with_the_runs_code(start):
+    process, _ = start("settled")
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 2
 
 
 def test_within_this_process_a_signal_is_deferred_only_inside_the_block():

@@ -49,7 +49,7 @@ def test_a_gpu_that_is_not_there_and_other_ranks_than_checked_are_refused(monkey
         start_world(HardwareConfig("gpu", None, 1, "fp32", "sdpa", False, None, True, 60.0))
 
 
-@pytest.mark.parametrize("name", ["gather", "barrier"])
+@pytest.mark.parametrize("name", ["gather", "exchange", "barrier"])
 def test_a_lost_rank_is_named_on_the_others_and_other_faults_keep_their_type(monkeypatch, name):
     def closed(*arguments, **more):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:21732")
@@ -57,9 +57,9 @@ def test_a_lost_rank_is_named_on_the_others_and_other_faults_keep_their_type(mon
     def broken(*arguments, **more):
         raise RuntimeError("Invalid scalar type")
 
-    world = World(0, 2, DeviceCPU(), gloo=object())
-    call = {"gather": lambda: world.gather(1), "barrier": world.barrier}[name]
-    function = {"gather": "all_gather_object", "barrier": "barrier"}[name]
+    world = World(0, 2, DeviceCPU(), gloo=object(), step_gloo=object())
+    call = {"gather": lambda: world.gather(1), "exchange": lambda: world.exchange(1), "barrier": world.barrier}[name]
+    function = "barrier" if name == "barrier" else "all_gather_object"
     monkeypatch.setattr(f"torch.distributed.{function}", closed)
     with pytest.raises(TrainingError, match=r"another rank has ended .*Connection closed by peer.*\n.*last checkpoint"):
         call()
@@ -98,7 +98,8 @@ def test_other_ranks_than_the_first_print_only_after_they_have_joined(monkeypatc
 def test_a_single_rank_has_nobody_to_tell_and_nobody_to_lose():
     with World(0, 1, DeviceCPU(), None, ("here",)) as world:
         world.when_a_rank_is_lost(lambda line, code: pytest.fail("nobody is lost"))
-        assert world.gather("mine") == ["mine"]
+        assert world.gather("mine") == world.exchange("mine") == ["mine"]
+        assert not world.succeeds_leader()
         assert world.failure_elsewhere() is None
         with world.naming_lost_ranks():
             world.barrier()

@@ -102,6 +102,9 @@ class Supervisor:
             self._lock.acquire(lambda _: None, wait_s=1.0)
             status = read_status(self._folder)
             self.owns_folder = status is None or status.state == "running"
+            if status is not None:
+                names = ("phase", "clock_tokens", "step", "checkpoint")
+                self._place = {name: getattr(status, name) for name in names}
 
 
 @contextmanager
