@@ -12,8 +12,10 @@ from padless.doctor.command import doctor_command
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Away from the repository: nothing is prepared here and nothing may be written."""
+    """Away from the repository and its launchers: nothing is prepared here and nothing may be written."""
     monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):  # a run in this process may have set them
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from padless.export.command import export_checkpoint
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """The whole smoke recipe, run once, and the checkpoint at the end of its first phase, also as an export."""
+    """The whole smoke recipe, run once and with all its checkpoints, and the checkpoint at the end of its first phase, also as an export."""
 
     folder: Path
     output: str
@@ -56,7 +56,7 @@ def smoke_run(tmp_path_factory) -> SmokeRun:
     """Return the shared run; the first test that asks pays for it."""
     if not _smoke:
         base = tmp_path_factory.mktemp("smoke")
-        output = run_here(overrides(base))
+        output = run_here(overrides(base, **{"run.keep_newest_checkpoints": "null"}))
         folder = base / "smoke"
         first = max(
             (folder / "checkpoints" / "short").glob("*.pt"), key=lambda path: load_checkpoint(path).clock_tokens

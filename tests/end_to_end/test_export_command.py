@@ -27,7 +27,7 @@ def smoke(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(smoke):
-    return compose(overrides(smoke.folder.parent))
+    return compose(overrides(smoke.folder.parent, **{"run.keep_newest_checkpoints": "null"}))
 
 
 def lines_of(path):

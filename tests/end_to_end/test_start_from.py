@@ -44,10 +44,10 @@ def test_a_larger_model_is_tiled_from_a_checkpoint_and_resumes_without_it(smoke,
     assert first["eval_loss"] < first_phase_eval(smoke) + 0.3
     source.unlink()
     output = run_here(tiled(tmp_path, source, **{"run.stop_after_tokens": "5_000"}))
-    assert "resumed phase 'short' at" in output
+    assert "resumed phase short at" in output
     assert "inputs repeated" not in output
     lineage = [json.loads(line) for line in (tmp_path / "smoke" / "lineage.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lineage] == ["start", "stopped", "resume", "stopped"]
+    assert [line["event"] for line in lineage] == ["start", "stopped", "settings", "resume", "stopped"]
     assert lineage[0]["detail"] == str(source)
 
 
