@@ -16,7 +16,7 @@ from padless.export.command import export_checkpoint
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """The whole smoke recipe, run once and with all its checkpoints, and the checkpoint at the end of its first phase, also as an export."""
+    """The whole smoke recipe with all its checkpoints; the one at its first phase's end, also as an export."""
 
     folder: Path
     output: str
