@@ -29,6 +29,7 @@ from here import copy_of, refusal, run_here
 from runs import metrics, steps
 
 from padless.train.callbacks.metrics import MetricsFile
+from padless.train.status import write_status
 
 pytestmark = [pytest.mark.slow, pytest.mark.composer]
 
@@ -168,7 +169,11 @@ def test_no_whole_checkpoint_is_an_error_and_never_a_fresh_start(finished, undis
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_with_each_line_once(finished, undisturbed):
-    shutil.rmtree(finished / "smoke" / "checkpoints")
+    folder = finished / "smoke"
+    shutil.rmtree(folder / "checkpoints")
+    started, *_ = (folder / "lineage.jsonl").read_text().splitlines(keepends=True)  # a kill leaves this and no more
+    (folder / "lineage.jsonl").write_text(started)
+    write_status(folder, "running", clock_tokens=0, step=0, phase="short")
     ends_as(undisturbed, small(finished), finished)
 
 

@@ -50,13 +50,15 @@ def begin():
 def test_killed_runs_beside_a_live_one_on_the_same_data(undisturbed, tmp_path, begin):
     """Their shared memory is removed, with and without its file locks; the live run's stays, and nobody else enters."""
     live, with_locks, without_locks = folders = [tmp_path / name for name in ("live", "with", "without")]
-    runs = [begin(lambda folder=folder: start(small(folder))) for folder in folders]
-    at_step(runs, folders, 8)
+    runs = []
+    for folder in folders:
+        runs.append(begin(lambda folder=folder: start(small(folder))))
+        at_step(runs[-1:], [folder], 4)
+        os.killpg(runs[-1].pid, signal.SIGSTOP)  # in the middle of its steps, however fast the machine is
     memory = [shared_memory_of(process.pid) for process in runs]
     locks = [file_locks_of(paths) for paths in memory]
     assert all(len(paths) > 5 for paths in memory), "an owner file and segments"
     assert all(locks)
-    os.killpg(runs[0].pid, signal.SIGSTOP)
     for process in runs[1:]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
