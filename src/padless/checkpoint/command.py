@@ -15,7 +15,7 @@ from padless.checkpoint.listing import DELETION_UNFINISHED, SIZE_OK, CheckpointR
 from padless.checkpoint.names import FOLDER, find
 from padless.checkpoint.newest import Outlook, foresee
 from padless.checkpoint.space import in_words
-from padless.config.load import nearest_key
+from padless.config.load import unknown_word
 from padless.data.progress import Progress
 from padless.errors import CheckpointError, ConfigError
 from padless.units import approximate_tokens
@@ -141,9 +141,7 @@ def _parse(arguments: Sequence[str]) -> tuple[str, str]:
         if key == "verify" and separator:
             verify = value
         elif separator and not any(path.exists() for path in (Path(text), _RUNS / text)):
-            nearest = nearest_key(key, ["verify"])
-            hint = f", did you mean {nearest}={value}" if nearest else ""
-            raise ConfigError(f"unknown setting {text}{hint}", remedy)
+            raise unknown_word(text, ["verify"], remedy)
         else:
             names.append(text)
     if verify not in _VERIFY:

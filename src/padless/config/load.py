@@ -96,6 +96,14 @@ def nearest_key(key: str, valid: Sequence[str]) -> str | None:
     return found[0] if found else None
 
 
+def unknown_word(word: str, known: Sequence[str], remedy: str) -> ConfigError:
+    """Return the error for a ``key=value`` word of a command line whose key is none of ``known``."""
+    key, _, value = word.partition("=")
+    nearest = nearest_key(key, known)
+    hint = f", did you mean {nearest}={value}" if nearest else ""
+    return ConfigError(f"unknown setting {word}{hint}", remedy)
+
+
 def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(item) for key, item in value.items()}

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from padless.config.load import nearest_key
+from padless.config.load import unknown_word
 from padless.diff.losses import Agreement, LossComparison, Reached, compare_losses
 from padless.diff.provenance import Fact, compare_provenance
 from padless.diff.read import RUNS, Run, read_run
@@ -70,9 +70,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
         if key == "out" and separator:
             out = Path(value)
         elif separator and not any(path.exists() for path in (Path(argument), RUNS / argument)):
-            nearest = nearest_key(key, ["out"])
-            hint = f", did you mean {nearest}={value}" if nearest else ""
-            raise ConfigError(f"unknown setting {argument}{hint}", _USAGE)
+            raise unknown_word(argument, ["out"], _USAGE)
         else:
             names.append(argument)
     if len(names) != 2:
