@@ -1,5 +1,6 @@
-"""``padless bench chaos|resume [key=value ...] [--json]``."""
+"""``padless bench chaos|resume|step|... [key=value ...] [--json]``."""
 
+import importlib
 import json
 import sys
 import time
@@ -14,12 +15,26 @@ from padless.errors import ConfigError, TrainingError
 
 _FOLDER = "runs/bench"
 
+# Each module has a function ``bench(arguments, as_json)``.
+SPEED_BENCHES = {
+    "step": "padless.bench.step",
+    "inference": "padless.bench.inference",
+    "attention": "padless.bench.attention",
+    "memory": "padless.bench.memory",
+    "packing": "padless.bench.packing",
+    "loader": "padless.bench.loader",
+    "prepare": "padless.bench.prepare",
+    "overhead": "padless.bench.overhead",
+    "gpu": "padless.bench.gpu",
+    "all": "padless.bench.everything",
+}
+
 
 def bench_command(arguments: list[str], as_json: bool) -> None:
     """Run the bench that the first argument names.
 
     Args:
-        arguments: ``chaos`` or ``resume``, then ``key=value`` settings.
+        arguments: the bench, then ``key=value`` settings.
         as_json: print one JSON object on standard output; progress then goes to standard error.
 
     Raises:
@@ -28,8 +43,12 @@ def bench_command(arguments: list[str], as_json: bool) -> None:
     """
     benches: dict[str, Callable[[list[str], bool], None]] = {"chaos": _chaos, "resume": _resume}
     name = arguments[0] if arguments else ""
+    if name in SPEED_BENCHES:
+        importlib.import_module(SPEED_BENCHES[name]).bench(arguments[1:], as_json)
+        return
     if name not in benches:
-        raise ConfigError(f"{name!r} is not a bench", f"write padless bench {' or padless bench '.join(benches)}")
+        names = ", ".join([*benches, *SPEED_BENCHES])
+        raise ConfigError(f"{name!r} is not a bench", f"write padless bench and one of {names}")
     benches[name](arguments[1:], as_json)
 
 
