@@ -17,12 +17,12 @@ def earlier():
     """What a run stored before these settings existed."""
     plain = to_plain(CONFIG)
     for section, keys in (
-        ("run", ("keep_newest_checkpoints", "accept_changes")),
+        ("run", ("keep_newest_checkpoints", "accept_changes", "profile_steps", "profile_from_step")),
         ("data", ("verify", "cache_limit_bytes")),
     ):
         for key in keys:
             del plain[section][key]
-    del plain["guard"], plain["hardware"]["rank_timeout_s"]
+    del plain["guard"], plain["hardware"]["rank_timeout_s"], plain["hardware"]["compile"]
     for phase in plain["phases"].values():
         del phase["keep_every_tokens"]
     return plain
@@ -45,6 +45,7 @@ def test_an_earlier_one_gets_what_the_program_did_then(old, new):
     assert config.run.keep_newest_checkpoints is None
     assert config.phases["short"].keep_every_tokens is None
     assert (config.data.verify, config.guard.on_non_finite) == ("off", "stop")
+    assert (config.run.profile_steps, config.hardware.compile) == (None, "off")
     assert "guard" not in plain, "the tree that was given is left alone"
 
 

@@ -65,14 +65,14 @@ def rope():
 @pytest.fixture(scope="session")
 def config(model_config):
     return Config(
-        run=RunConfig("card-test", "runs", 17, None, 10, None, ()),
+        run=RunConfig("card-test", "runs", 17, None, 10, None, (), None, 10),
         model=model_config,
         data=DataConfig({"general": StreamConfig("blocks", None)}, None, 512, 0, True, 2, "off", None, False),
         phases={"pretrain": make_phase(128, 10_000.0), "context": make_phase(512, 160_000.0)},
         phase_order=("pretrain", "context"),
         optimizer=OptimizerConfig(0.9, 0.98, 1e-6),
         guard=GuardConfig("stop", "report", 64, 10.0, 0.5, 5),
-        hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True, 600.0),
+        hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True, 600.0, "off"),
         init=InitConfig("random", None, "fan_in", False),
         start=StartConfig(None, ("weights",)),
         eval=EvalConfig(("general",), 128, 0.15, None),

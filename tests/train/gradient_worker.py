@@ -60,7 +60,7 @@ class OneStep:
 
 def main() -> None:
     out, microbatch_blocks = sys.argv[1], int(sys.argv[2])
-    world = start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, 60.0))
+    world = start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, 60.0, "off"))
     mine = [masked_block(number) for number in range(world.rank, len(RATES), world.size)]
     cut = [mine[place : place + microbatch_blocks] for place in range(0, len(mine), microbatch_blocks)]
     loader = OneStep([collate(blocks, BLOCK_TOKENS, 32, 3) for blocks in cut])

@@ -52,7 +52,7 @@ class Pids:
 def main() -> None:
     folder, what = Path(sys.argv[1]), sys.argv[2]
     timeout_s = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
-    with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s)) as world:
+    with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s, "off")) as world:
         world.when_a_rank_is_lost(lambda line, code: write(folder / f"told-{world.rank}", f"{code} {line}"))
         loader = loader_of(folder) if what in ("loaders", "train") else iter([])
         write(folder / f"rank-{world.rank}", str(os.getpid()))

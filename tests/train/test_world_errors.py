@@ -41,12 +41,12 @@ def test_an_error_of_rank_1_alone_is_printed_and_ends_all_ranks(launcher):
 
 
 def test_a_gpu_that_is_not_there_and_other_ranks_than_checked_are_refused(monkeypatch):
-    cpu = HardwareConfig("cpu", 3, 1, "fp32", "sdpa", False, None, True, 60.0)
+    cpu = HardwareConfig("cpu", 3, 1, "fp32", "sdpa", False, None, True, 60.0, "off")
     with pytest.raises(ConfigError, match=r"world_size=3, but the launcher started 1 ranks\n.*start 3 ranks"):
         start_world(cpu)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"hardware.device=gpu, but torch sees no GPU\n.*hardware=cpu"):
-        start_world(HardwareConfig("gpu", None, 1, "fp32", "sdpa", False, None, True, 60.0))
+        start_world(HardwareConfig("gpu", None, 1, "fp32", "sdpa", False, None, True, 60.0, "off"))
 
 
 @pytest.mark.parametrize("name", ["gather", "exchange", "barrier"])

@@ -12,7 +12,7 @@ from padless.errors import DataError  # noqa: E402
 
 
 def main() -> None:
-    world = start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, 60.0))
+    world = start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, 60.0, "off"))
     assert world.gather(world.rank) == list(range(world.size))
     if world.rank == int(sys.argv[1]):
         raise DataError(f"shard 7 of rank {world.rank} is damaged", "copy it again")

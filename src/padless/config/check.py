@@ -11,13 +11,14 @@ from padless.config.batch_sizes import size_deviations
 from padless.config.check_beginning import check_beginning
 from padless.config.check_keeping import check_keeping
 from padless.config.check_phase import check_phase
-from padless.config.schema import Config, DataConfig, HardwareConfig, ModelConfig
+from padless.config.schema import PROFILE_FROM_STEP, Config, DataConfig, HardwareConfig, ModelConfig, RunConfig
 from padless.errors import ConfigError
 from padless.units import format_tokens
 
 _SLOW_BACKENDS = ("sdpa", "reference")
 _SLOW_LIMIT_TOKENS = 10**9
 _MAX_SEED = 2**32 - 1
+_MOST_PROFILED = 100
 
 
 def ranks_to_check(config: Config, environment: Mapping[str, str]) -> int:
@@ -69,6 +70,24 @@ def _check_run(config: Config) -> None:
     _at_least(run.log_every_steps, 1, "run.log_every_steps")
     if run.stop_after_tokens is not None:
         _at_least(run.stop_after_tokens, 1, "run.stop_after_tokens")
+    _check_profile(run)
+
+
+def _check_profile(run: RunConfig) -> None:
+    if run.profile_steps is None:
+        if run.profile_from_step != PROFILE_FROM_STEP:
+            raise ConfigError(
+                f"run.profile_from_step={run.profile_from_step} has no effect without run.profile_steps",
+                "set run.profile_steps=5, or remove it",
+            )
+        return
+    _at_least(run.profile_steps, 1, "run.profile_steps")
+    _at_least(run.profile_from_step, 0, "run.profile_from_step")
+    if run.profile_steps > _MOST_PROFILED:
+        raise ConfigError(
+            f"run.profile_steps={run.profile_steps} makes a trace that no viewer opens",
+            f"use at most {_MOST_PROFILED}; 5 show a step as well",
+        )
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -180,6 +199,11 @@ def _check_hardware(hardware: HardwareConfig, total_tokens: int) -> None:
         raise ConfigError(
             f"hardware.attention_backend={backend} needs a GPU, but hardware.device=cpu",
             "use hardware.attention_backend=auto or sdpa",
+        )
+    if hardware.device == "cpu" and hardware.precision == "fp16":
+        raise ConfigError(
+            "hardware.precision=fp16 needs a GPU, but hardware.device=cpu",
+            "use hardware.precision=fp32, or bf16, which needs no loss scaling",
         )
     is_slow = hardware.device == "gpu" and backend in _SLOW_BACKENDS and total_tokens > _SLOW_LIMIT_TOKENS
     if is_slow and not hardware.allow_slow_attention:

@@ -14,6 +14,7 @@ BadStepPolicy = Literal["stop", "skip", "rewind"]
 SpikePolicy = Literal["report", "stop", "skip", "rewind"]
 Kept = Literal["weights", "optimizer", "clock"]
 Backend = Literal["auto", "reference", "sdpa", "varlen", "flash"]
+PROFILE_FROM_STEP = 10  # what run.profile_from_step is unless somebody asks: the steps before it warm up
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class RunConfig:
         int | None
     )  # besides phase ends and ``keep_every_tokens``, which are never deleted; None keeps all
     accept_changes: tuple[str, ...]  # settings whose change a resume accepts on purpose, by the names its error gives
+    profile_steps: int | None  # steps that are recorded by torch's profiler, once; None records none
+    profile_from_step: int  # steps of this start of the process before the first that is recorded
 
 
 @dataclass(frozen=True)
@@ -162,12 +165,13 @@ class HardwareConfig:
     device: Literal["auto", "cpu", "gpu"]
     world_size: int | None  # ranks the config is checked for; None takes the launcher's
     microbatch_blocks: int  # blocks a rank computes at once
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     attention_backend: Backend
     allow_slow_attention: bool  # permit sdpa on a GPU for more than 1B tokens
     num_threads: int | None  # CPU threads a rank; None leaves torch's choice
     deterministic: bool
     rank_timeout_s: float  # how long the other ranks wait for one that never joins or no longer answers
+    compile: Literal["auto", "off", "blocks"]  # torch.compile of the encoder's blocks; auto takes it on a GPU
 
 
 @dataclass(frozen=True)

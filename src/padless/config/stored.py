@@ -14,15 +14,20 @@ import yaml
 
 from padless.config.load import load_config
 from padless.config.plain_yaml import without_aliases
-from padless.config.schema import Config
+from padless.config.schema import PROFILE_FROM_STEP, Config
 from padless.errors import ConfigError
 
 _MAX_BYTES = 1 << 20
 _OLD_KEEP = {"weights": ["weights"], "weights_and_optimizer": ["weights", "optimizer"]}
 _BEFORE = {
-    "run": {"keep_newest_checkpoints": None, "accept_changes": []},
+    "run": {
+        "keep_newest_checkpoints": None,
+        "accept_changes": [],
+        "profile_steps": None,
+        "profile_from_step": PROFILE_FROM_STEP,
+    },
     "data": {"verify": "off", "cache_limit_bytes": None},
-    "hardware": {"rank_timeout_s": 600.0},
+    "hardware": {"rank_timeout_s": 600.0, "compile": "off"},
     "guard": {
         "on_non_finite": "stop",
         "on_spike": "report",
