@@ -110,5 +110,5 @@ def test_initial_loss_is_near_uniform_guessing() -> None:
 
     ids_T = torch.randint(0, 512, (200,), generator=torch.Generator().manual_seed(0))
     borders = torch.tensor([0, 200], dtype=torch.int32)
-    batch = PackedBatch(ids_T, borders, torch.arange(200), ids_T.roll(7), (200,), 200, 200)
+    batch = PackedBatch(ids_T, borders, torch.arange(200), ids_T.roll(7), (200,), 200, 200, 200)
     assert initialised().eval().loss(batch).item() == pytest.approx(math.log(512), rel=0.02)

@@ -47,7 +47,9 @@ def pack(segments: list[Tensor], masked: list[list[int]] | None = None) -> Packe
     )
     ids_T = torch.cat(segments)
     labels_M = (ids_T[positions_M] + 1) % 128
-    return PackedBatch(ids_T, borders.int(), positions_M, labels_M, lengths, max(lengths), sum(lengths))
+    return PackedBatch(
+        ids_T, borders.int(), positions_M, labels_M, lengths, max(lengths), sum(lengths), len(positions_M)
+    )
 
 
 def segments() -> list[Tensor]:

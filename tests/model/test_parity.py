@@ -81,6 +81,7 @@ def ragged_batch(lengths: tuple[int, ...], vocab_size: int, mask_every: int = 5)
         segment_lengths=lengths,
         max_seqlen=max(lengths),
         num_real_tokens=sum(lengths),
+        num_masked=len(positions_M),
     )
 
 

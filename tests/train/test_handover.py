@@ -201,7 +201,7 @@ def test_theta_comes_from_the_phase_and_changes_what_the_same_weights_compute(co
     assert (rope["short"].global_theta, rope["context"].global_theta) == (10_000.0, 160_000.0)
     model_config = ModelConfig(2, 64, 2, 96, 128, 1, 128, 1e-5, 0.0, 0.0, 0.0, 0.5, 2.0)
     ids = torch.arange(5, 45)
-    batch = PackedBatch(ids, torch.tensor([0, 40], dtype=torch.int32), ids[:2], ids[:2], (40,), 40, 40)
+    batch = PackedBatch(ids, torch.tensor([0, 40], dtype=torch.int32), ids[:2], ids[:2], (40,), 40, 40, 2)
     models = {name: MaskedLM(model_config, rope[name]) for name in ("short", "context", "anneal")}
     for model in models.values():
         model.load_state_dict(models["short"].state_dict())

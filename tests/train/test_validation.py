@@ -103,7 +103,7 @@ def test_the_loss_is_the_mean_over_all_masked_tokens_of_blocks_computed_one_by_o
 
             none = torch.zeros(0, dtype=torch.int64)
             with torch.no_grad():
-                logits = model.logits(PackedBatch(ids, cu, none, none, (length,), length, length))
+                logits = model.logits(PackedBatch(ids, cu, none, none, (length,), length, length, 0))
             labels = torch.from_numpy(masked.block.tokens_T.astype(np.int64)[start : start + length])
             logs += [float(-logits[p].log_softmax(-1)[labels[p]]) for p in here]
             start += length

@@ -75,7 +75,7 @@ def _our_logits(
     network.load_state_dict({DECODER: state_dict[EMBEDDING], **state_dict})
     nothing = torch.empty(0, dtype=torch.int64)
     borders = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    batch = PackedBatch(ids_T, borders, nothing, nothing, lengths, max(lengths), len(ids_T))
+    batch = PackedBatch(ids_T, borders, nothing, nothing, lengths, max(lengths), len(ids_T), 0)
     return network.eval().logits(batch).float()
 
 
