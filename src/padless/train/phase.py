@@ -13,9 +13,7 @@ from composer.loggers import LoggerDestination
 from rich.console import Console
 
 from padless.config.schema import Config
-from padless.data.loader import BatchRules, StepLoader, leave_out
-from padless.data.masking import MaskingRule
-from padless.data.mds import BlockReader
+from padless.data.loader import StepLoader
 from padless.data.preflight import PreparedData
 from padless.export.importer import LoadedSource
 from padless.model.init import initialise
@@ -36,6 +34,7 @@ from padless.train.composer_model import ComposerMaskedLM, count_segments, count
 from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
 from padless.train.optimizer import build_optimizer, load_optimizer_state
+from padless.train.phase_loader import open_loader
 from padless.train.validation import Validation
 from padless.train.world import World
 
@@ -77,43 +76,16 @@ def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
 
 
 def _loader(context: RunContext, plan: PhasePlan, start: StartState) -> StepLoader:
-    config, phase, data = context.config, plan.phase, context.data
-    reader = BlockReader(
-        data.train_sources(phase),
-        quantum_blocks=phase.batch.quantum_blocks,
-        microbatch_blocks=config.hardware.microbatch_blocks,
-        num_canonical_nodes=config.data.num_canonical_nodes,
-        shuffle_seed=phase.shuffle_seed if config.data.shuffle else None,
-        num_workers=config.data.num_workers,
-        cache_limit_bytes=config.data.cache_limit_bytes,
+    return open_loader(
+        context.config,
+        context.data,
+        plan,
+        context.world,
+        position_blocks=position_blocks(context.plans, plan, start.clock_tokens, start.skipped),
+        left_out=skipped_in(context.plans, plan, start.skipped),
+        wish_to_stop=context.wish_to_stop,
+        say=context.say,
     )
-    if reader.num_blocks < phase.batch.blocks:
-        context.say(
-            f"phase {plan.name!r} has {reader.num_blocks} blocks, less than one batch of {phase.batch.blocks}: "
-            f"passes of {reader.pass_blocks} blocks repeat within a batch"
-        )
-    rules = BatchRules(
-        config.data.block_tokens,
-        phase.max_seq_len,
-        data.pad_id,
-        MaskingRule.build(
-            config.model.vocab_size,
-            data.mask_id,
-            data.special_ids,
-            phase.masking.mask_share,
-            phase.masking.random_share,
-        ),
-        config.run.seed,
-        plan.index,
-    )
-    position = position_blocks(context.plans, plan, start.clock_tokens, start.skipped)
-    microbatches = leave_out(
-        reader.microbatches(position),
-        position,
-        context.world.size * config.hardware.microbatch_blocks,
-        skipped_in(context.plans, plan, start.skipped),
-    )
-    return StepLoader(microbatches, rules, context.world.rank, context.world.exchange, context.wish_to_stop)
 
 
 def _callbacks(

@@ -111,19 +111,20 @@ class LogMetrics(Callback):
 
     def __init__(self, record: StepRecord, loader: StepLoader, metrics: MetricsFile, every_steps: int) -> None:
         self._record, self._loader, self._metrics, self._every_steps = record, loader, metrics, every_steps
-        self._last_end_s = 0.0
+        self._last_end_s = self._last_end_cpu_s = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Start the watch."""
-        self._last_end_s = time.perf_counter()
+        self._last_end_s, self._last_end_cpu_s = time.perf_counter(), time.process_time()
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Write the step that has just ended."""
         settings, step_info = self._record.settings, self._loader.last_step
         if settings is None:
             raise RuntimeError("the batch-size warmup callback has to come before the metrics callback")
-        now_s = time.perf_counter()
+        now_s, now_cpu_s = time.perf_counter(), time.process_time()
         seconds, self._last_end_s = now_s - self._last_end_s, now_s
+        cpu_seconds, self._last_end_cpu_s = now_cpu_s - self._last_end_cpu_s, now_cpu_s
         line = {
             "tokens": clock_tokens(state),
             "step": step_number(state),
@@ -138,7 +139,8 @@ class LogMetrics(Callback):
             "real_tokens": step_info.real_tokens,
             "real_tokens_per_s": round(step_info.real_tokens / seconds, 1),
             "data_wait_share": round(self._record.data_wait_s / seconds, 4),
-            "seconds": round(seconds, 4),
+            "seconds": round(seconds, 6),
+            "cpu_seconds": round(cpu_seconds, 6),  # of this process, all threads
         }
         if self._record.problem is not None:
             line["bad_step"] = self._record.problem

@@ -1,0 +1,185 @@
+"""``padless bench overhead``: what the trainer adds to a step, against a bare loop with the same model and batches.
+
+Both train the same two phases, one microbatch a step and several, by turns, in processes of their own on one core. The
+model is tiny, so that little else is in a step. What is added with one microbatch is the overhead of a step; what each
+of several more adds to that, the overhead of a further microbatch.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from padless.bench.command import settings_of, whole_number
+from padless.bench.corpus import BLOCK_TOKENS, CAPS, prepare_small
+from padless.bench.figures import read_steps
+from padless.bench.machine import pin_to_one_core
+from padless.bench.result import BenchResult, Figure, Ratio, publish
+from padless.bench.start import TRAIN
+from padless.errors import ConfigError, TrainingError
+
+STEP_TARGET_MS, MICROBATCH_TARGET_MS = 2.0, 0.5
+SIDES = ("bare loop", "trainer")
+PHASES = ("short", "context")  # of the smoke recipe: one microbatch a step, several
+WARM_STEPS = 20  # of each phase, not counted
+_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How long each process trains: microbatches of a step in the second phase, steps of each phase."""
+
+    microbatches: int
+    steps: int
+
+
+def bench(arguments: list[str], as_json: bool) -> None:
+    """Run the bench.
+
+    Args:
+        arguments: ``key=value`` settings.
+        as_json: print one JSON object on standard output.
+
+    Raises:
+        ConfigError: an unknown setting, or one too small to measure anything.
+        TrainingError: a process fails.
+    """
+    defaults = {"repeats": "5", "steps": "200", "microbatches": "8", "folder": "runs/bench/overhead"}
+    settings = settings_of(arguments, defaults)
+    repeats, steps, microbatches = (whole_number(key, settings[key]) for key in ("repeats", "steps", "microbatches"))
+    for key, value, least in (
+        ("repeats", repeats, 1),
+        ("steps", steps, 2 * WARM_STEPS),
+        ("microbatches", microbatches, 2),
+    ):
+        if value < least:
+            raise ConfigError(f"{key}={value} is less than {least}", f"use e.g. {key}={defaults[key]}")
+    console, folder = Console(stderr=as_json), Path(settings["folder"]).resolve()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    pin_to_one_core()
+    publish(run_overhead(folder, Cut(microbatches, steps), repeats, say), folder, as_json)
+
+
+def run_overhead(folder: Path, cut: Cut, repeats: int, say: Callable[[str], None]) -> BenchResult:
+    """Measure both sides by turns.
+
+    Args:
+        folder: gets the corpus (kept for the next time), runs and logs.
+        cut: length of each process.
+        repeats: processes of each side.
+        say: prints one line.
+
+    Raises:
+        TrainingError: a process fails.
+    """
+    arguments = overhead_arguments(prepare_small(folder / "prepared"), cut)
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for number in range(repeats):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            measured[side].append(_measure(side, folder, arguments))
+        added = {phase: measured["trainer"][-1][phase] - measured["bare loop"][-1][phase] for phase in PHASES}
+        say(
+            f"{number + 1}/{repeats}  added to a step: {added[PHASES[0]]:.2f} ms with 1 microbatch, "
+            f"{added[PHASES[1]]:.2f} ms with {cut.microbatches}"
+        )
+    return as_result(measured, cut)
+
+
+def as_result(measured: Mapping[str, Sequence[Mapping[str, float]]], cut: Cut) -> BenchResult:
+    """Return figures and ratios of what was measured.
+
+    Args:
+        measured: for each side, for each repeat, the median milliseconds of a step of each phase.
+        cut: length of each process.
+    """
+    cases = dict(zip(PHASES, ("1 microbatch", f"{cut.microbatches} microbatches"), strict=True))
+    result = BenchResult("overhead")
+    for phase, case in cases.items():
+        for side in SIDES:
+            values = tuple(each[phase] for each in measured[side])
+            result.figures.append(Figure(case, side, "CPU ms a step (median of the steps)", values))
+    pairs = list(zip(measured["trainer"], measured["bare loop"], strict=True))
+    step = tuple(ours[PHASES[0]] - bare[PHASES[0]] for ours, bare in pairs)
+    several = tuple(ours[PHASES[1]] - bare[PHASES[1]] for ours, bare in pairs)
+    further = tuple((more - one) / (cut.microbatches - 1) for more, one in zip(several, step, strict=True))
+    result.ratios = [
+        Ratio("CPU ms that the trainer adds to a step of one microbatch", step, STEP_TARGET_MS, True),
+        Ratio("CPU ms that it adds for each further microbatch", further, MICROBATCH_TARGET_MS, True),
+    ]
+    result.facts = {"microbatches": cut.microbatches, "steps": cut.steps, "not counted": f"{WARM_STEPS} a phase"}
+    return result
+
+
+def overhead_arguments(data: Path, cut: Cut) -> list[str]:
+    """Return the overrides that both sides get."""
+    one = cut.steps * BLOCK_TOKENS
+    phases: dict[str, dict[str, Any]] = {
+        PHASES[0]: {"tokens": one, "batch.blocks": 1, "batch.warmup": "null"},
+        PHASES[1]: {"tokens": one * cut.microbatches, "batch.blocks": cut.microbatches},
+    }
+    for phase in phases.values():
+        intervals = dict.fromkeys(("save_every_tokens", "eval_every_tokens"), phase["tokens"])
+        phase |= {**intervals, "max_seq_len": max(CAPS), "batch.quantum_blocks": 1}
+    return [
+        "recipe=smoke",
+        "hardware=cpu",
+        "hardware.num_threads=1",
+        "data.prepare_bundled=false",
+        "data.num_workers=0",
+        "data.num_canonical_nodes=1",
+        "run.log_every_steps=10",
+        "export.enabled=false",
+        f"data.block_tokens={BLOCK_TOKENS}",
+        "eval.max_blocks=1",
+        f"phase_order=[{','.join(PHASES)}]",
+        "~phases.anneal",
+        *(f"data.streams.{name}.local={data / name}" for name in ("general", "code", "science")),
+        *(f"phases.{name}.{key}={value}" for name, phase in phases.items() for key, value in phase.items()),
+    ]
+
+
+def _measure(side: str, folder: Path, arguments: list[str]) -> dict[str, float]:
+    """Run one process and return the median CPU milliseconds of a step of each phase."""
+    if side == "trainer":
+        shutil.rmtree(folder / "smoke", ignore_errors=True)
+        _run([str(TRAIN), *arguments, f"run.folder={folder}"], folder / "trainer.log")
+        return median_ms(read_steps(folder / "smoke"))
+    out = folder / "bare.json"
+    _run(["-m", "padless.train.bare_loop", str(out), *arguments], folder / "bare.log")
+    return median_ms(json.loads(out.read_text(encoding="utf-8")))
+
+
+def median_ms(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the median CPU milliseconds of a step of each phase, without the first steps of each."""
+    phases: dict[str, list[float]] = {}
+    for step in steps:
+        phases.setdefault(step["phase"], []).append(1e3 * step["cpu_seconds"])
+    return {phase: statistics.median(values[WARM_STEPS:]) for phase, values in phases.items()}
+
+
+def _run(words: list[str], log: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=TRAIN.parent,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise TrainingError(f"{words[0]} {words[1]} ended with code {done.returncode}", f"read {log}")
