@@ -1,0 +1,1 @@
+"""Our own Triton kernels, and the one place where it is decided whether they run."""
