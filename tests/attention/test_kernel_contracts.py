@@ -66,7 +66,7 @@ def test_varlen_passes_window_and_borders_to_the_newer_entry(
         packed = torch.stack([query, key, value], dim=1)
         return reference.attend(packed, SegmentLayout.from_lengths(lengths), None if side < 0 else 2 * side)
 
-    monkeypatch.setattr(varlen, "_module_entry", lambda: varlen_attn)
+    monkeypatch.setattr(varlen, "module_entry", lambda: varlen_attn)
     monkeypatch.setattr(varlen, "check_kernel_input", lambda backend, qkv: None)
     torch.testing.assert_close(
         varlen.attend(qkv_T3NH, layout, window_tokens), reference.attend(qkv_T3NH, layout, window_tokens)
@@ -79,9 +79,10 @@ def test_an_entry_without_a_window_is_passed_over(monkeypatch: pytest.MonkeyPatc
     module.__spec__ = types.SimpleNamespace(name=module.__name__)  # pyright: ignore
     module.varlen_attn = lambda query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False: None  # pyright: ignore
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
-    assert varlen._module_entry() is None
+    find = varlen.module_entry.__wrapped__  # without its cache
+    assert find() is None
     module.varlen_attn = lambda query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, window_size=(-1, -1): None  # pyright: ignore
-    assert varlen._module_entry() is module.varlen_attn
+    assert find() is module.varlen_attn
 
 
 @pytest.mark.parametrize(("window_tokens", "side"), [(None, -1), (128, 64)])

@@ -1,64 +1,91 @@
 """Which backend runs, and what the user is told."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
 from padless.attention import select
-from padless.attention.select import choose_backend, get_backend
+from padless.attention.select import Machine, choose_backend, choose_for, get_backend, has_kernels_for, look_at_machine
 from padless.errors import ConfigError
 
-
-def pretend_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], flash_installed: bool) -> None:
-    """Answers of torch and of the package index on a machine with that GPU."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    find_spec = select.importlib.util.find_spec
-    monkeypatch.setattr(
-        select.importlib.util,
-        "find_spec",
-        lambda name: (object() if flash_installed else None) if name == "flash_attn" else find_spec(name),
-    )
+# GPUs by name and compute capability, the architectures that the builds of torch 2.7.0 and 2.14.1 name, and what of the
+# kernels each version has. The GPUs' names and capabilities are their maker's; the rest was read from the two builds.
+RECORDS = json.loads(Path(__file__).with_name("machines.json").read_text())
 
 
-def test_a_cpu_takes_sdpa_and_says_what_a_faster_one_needs() -> None:
+def machine_of(record: dict[str, Any]) -> Machine:
+    fields = dict(record["machine"])
+    fields["architectures"] = tuple(fields["architectures"])
+    fields["capability"] = None if fields["capability"] is None else tuple(fields["capability"])
+    return Machine(**fields)
+
+
+def name_of(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    words = (machine["device_name"] or "cpu", machine["torch_version"], record["dtype"], record["requested"])
+    return "-".join(words).replace(" ", "_")
+
+
+def choose(record: dict[str, Any]) -> tuple[str, str]:
+    is_half = record["dtype"] in ("bf16", "fp16")
+    return choose_for(machine_of(record), record["requested"], record["total_tokens"], record["allow_slow"], is_half)
+
+
+@pytest.mark.parametrize("record", [each for each in RECORDS if "backend" in each], ids=name_of)
+def test_the_choice_on_recorded_machines(record: dict[str, Any]) -> None:
+    assert choose(record) == (record["backend"], record["line"])
+
+
+@pytest.mark.parametrize("record", [each for each in RECORDS if "error" in each], ids=name_of)
+def test_what_is_refused_on_recorded_machines(record: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=record["error"]):
+        choose(record)
+
+
+def test_this_machine_is_looked_at() -> None:
+    machine = look_at_machine("cpu")
+    assert machine.torch_version == torch.__version__
+    assert (machine.device_name, machine.capability, machine.architectures) == (None, None, ())
     backend, line = choose_backend("auto", "cpu", 10**13, allow_slow=False)
     assert backend == "sdpa"
-    assert line == (
-        "attention: sdpa (chosen); a faster one (varlen, flash) needs a CUDA GPU of compute capability 8.0 or more "
-        "and bf16; here: the device is cpu, not a CUDA GPU"
-    )
+    assert line.endswith("here: the device is cpu, not a CUDA GPU")
     assert choose_backend("reference", "cpu", 10**13, allow_slow=False)[0] == "reference"
 
 
-def test_a_gpu_takes_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_gpu(monkeypatch, (9, 0), flash_installed=True)
-    assert choose_backend("auto", "cuda", 10**13, False) == ("varlen", "attention: varlen (chosen)")
-    assert choose_backend("flash", "cuda", 10**13, False) == ("flash", "attention: flash (as asked)")
+def test_a_gpu_is_described_by_what_torch_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA L4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90a"])
+    machine = look_at_machine("cuda")
+    assert (machine.device_name, machine.capability, machine.architectures) == (
+        "NVIDIA L4",
+        (8, 9),
+        ("sm_80", "sm_90a"),
+    )
 
 
-def test_a_gpu_whose_torch_has_no_flash_attention_takes_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_gpu(monkeypatch, (9, 0), flash_installed=True)
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
-    assert choose_backend("auto", "cuda", 10**13, False)[0] == "flash"
-    with pytest.raises(ConfigError, match="this torch was built without FlashAttention"):
-        choose_backend("varlen", "cuda", 10**6, False)
-
-
-def test_sdpa_asked_for_on_a_gpu_names_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_gpu(monkeypatch, (9, 0), flash_installed=False)
-    _, line = choose_backend("sdpa", "cuda", 10**9, False)
-    assert line == "attention: sdpa (as asked); faster here: hardware.attention_backend=varlen"
-
-
-@pytest.mark.parametrize(("capability", "half_precision"), [((7, 5), True), ((9, 0), False)])
-def test_a_long_run_on_a_slow_backend_is_refused_unless_allowed(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], half_precision: bool
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((8, 6), ("sm_80",), True),
+        ((8, 0), ("sm_86",), False),
+        ((9, 0), ("sm_80",), False),
+        ((9, 0), ("sm_80", "compute_80"), True),
+        ((7, 5), ("sm_80", "compute_80"), False),
+        ((12, 1), ("sm_120",), True),
+        ((9, 0), ("sm_90a",), False),
+        (None, (), True),
+    ],
+)
+def test_a_build_runs_on_its_generation_and_compiles_for_later_ones(
+    capability: tuple[int, int] | None, architectures: tuple[str, ...], runs: bool
 ) -> None:
-    pretend_gpu(monkeypatch, capability, flash_installed=True)
-    assert choose_backend("auto", "cuda", 10**9, False, half_precision)[0] == "sdpa"
-    with pytest.raises(ConfigError, match=r"sdpa on a GPU is too slow for 1T tokens .*(fp32|below 8\.0)"):
-        choose_backend("auto", "cuda", 10**12, False, half_precision)
-    assert choose_backend("auto", "cuda", 10**12, True, half_precision)[0] == "sdpa"
+    device = "cpu" if capability is None else "cuda"
+    machine = Machine("2.7.0", device, None, capability, architectures, True, False, False)
+    assert has_kernels_for(machine) is runs
 
 
 @pytest.mark.parametrize("asked", ["varlen", "flash"])

@@ -80,8 +80,11 @@ class SegmentLayout:
         return self._cache[key]
 
     def to_device(self, array: np.ndarray) -> Tensor:
-        """Return a host array as a tensor on the batch's device."""
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        """Return a host array as a tensor on the batch's device; the host does not wait for the copy."""
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":  # a copy from ordinary memory would wait until the device is done
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def check(self, qkv_T3NH: Tensor) -> None:
         """Hold the one assertion of this seam: a packed tensor as long as the segments are together.

@@ -3,14 +3,18 @@
     auto on a GPU    varlen where torch's kernel can run, else flash where the package is installed, else sdpa
     auto elsewhere   sdpa
 
-``sdpa`` or ``reference`` on a GPU for more than 1B tokens is an error unless allowed: it is several times slower.
+``sdpa`` or ``reference`` on a GPU for more than 1B tokens is an error unless allowed: it is several times slower. So is
+a GPU that this build of torch has no kernels for. The choice is a function of a :class:`Machine`, so it is tested on
+records of machines that are not at hand.
 """
 
 import importlib
 import importlib.util
+from dataclasses import dataclass
 
 import torch
 
+from padless.attention import varlen
 from padless.attention.api import AttentionBackend
 from padless.errors import ConfigError
 from padless.units import approximate_tokens
@@ -18,6 +22,35 @@ from padless.units import approximate_tokens
 BACKENDS = ("reference", "sdpa", "varlen", "flash")
 SLOW_TOKENS = 1_000_000_000
 _NEEDS = "a CUDA GPU of compute capability 8.0 or more and bf16"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choice depends on. Fields about the GPU are empty where there is none."""
+
+    torch_version: str
+    device_type: str  # cpu, cuda, ...
+    device_name: str | None
+    capability: tuple[int, int] | None
+    architectures: tuple[str, ...]  # that torch was built for: sm_80, ..., compute_90
+    torch_has_flash: bool  # this build of torch carries FlashAttention
+    varlen_module_has_window: bool  # torch.nn.attention.varlen is there and takes a window
+    flash_attn_installed: bool
+
+
+def look_at_machine(device_type: str) -> Machine:
+    """Return what this process finds, for the current device of that kind."""
+    is_gpu = device_type == "cuda"
+    return Machine(
+        torch_version=str(torch.__version__),
+        device_type=device_type,
+        device_name=torch.cuda.get_device_name() if is_gpu else None,
+        capability=torch.cuda.get_device_capability() if is_gpu else None,
+        architectures=tuple(torch.cuda.get_arch_list()) if is_gpu else (),
+        torch_has_flash=torch.backends.cuda.is_flash_attention_available(),
+        varlen_module_has_window=varlen.module_entry() is not None,
+        flash_attn_installed=importlib.util.find_spec("flash_attn") is not None,
+    )
 
 
 def get_backend(name: str) -> AttentionBackend:
@@ -34,24 +67,40 @@ def get_backend(name: str) -> AttentionBackend:
 def choose_backend(
     requested: str, device_type: str, total_tokens: int, allow_slow: bool, half_precision: bool = True
 ) -> tuple[str, str]:
-    """Return the backend of this run and the line that says so.
+    """Return the backend of this run and the line that says so: :func:`choose_for` this machine.
+
+    Raises:
+        ConfigError: the backend cannot run here, or is slow and the run long.
+    """
+    return choose_for(look_at_machine(device_type), requested, total_tokens, allow_slow, half_precision)
+
+
+def choose_for(
+    machine: Machine, requested: str, total_tokens: int, allow_slow: bool, half_precision: bool
+) -> tuple[str, str]:
+    """Return the backend of a run on ``machine`` and the line that says so.
 
     Args:
+        machine: what the choice depends on.
         requested: ``auto`` or a backend's name.
-        device_type: ``cpu``, ``cuda``, ...
         total_tokens: length of the run, on the clock.
         allow_slow: permit a slow backend on a GPU for a long run.
         half_precision: activations are bf16 or fp16, which the FlashAttention kernels need.
 
     Raises:
-        ConfigError: the backend cannot run here, or is slow and the run long.
+        ConfigError: torch has no kernels for the GPU, the backend cannot run there, or is slow and the run long.
     """
-    missing = {"varlen": missing_for_varlen(device_type, half_precision)}
-    missing["flash"] = missing_for_flash(device_type, half_precision)
     if requested not in ("auto", *BACKENDS):
         raise ConfigError(
             f"hardware.attention_backend={requested} does not exist", f"choose one of auto, {', '.join(BACKENDS)}"
         )
+    if not has_kernels_for(machine):
+        raise ConfigError(
+            f"torch {machine.torch_version} was built for {', '.join(machine.architectures)} and has no kernels for "
+            f"{machine.device_name} (compute capability {_dotted(machine.capability)})",
+            "install the newest-torch profile (docs/newest-torch.md), or a build of torch for this GPU",
+        )
+    missing = {name: _missing(name, machine, half_precision) for name in ("varlen", "flash")}
     lacking = missing.get(requested)
     if lacking:
         raise ConfigError(
@@ -60,46 +109,60 @@ def choose_backend(
         )
     runnable = [name for name, lack in missing.items() if not lack]
     backend = (runnable or ["sdpa"])[0] if requested == "auto" else requested
-    is_slow = device_type != "cpu" and backend in ("sdpa", "reference")
+    is_slow = machine.device_type != "cpu" and backend in ("sdpa", "reference")
     if is_slow and total_tokens > SLOW_TOKENS and not allow_slow:
         raise ConfigError(
             f"attention backend {backend} on a GPU is too slow for {approximate_tokens(total_tokens)} tokens "
             f"(varlen: {missing['varlen'] or 'can run here'}; flash: {missing['flash'] or 'can run here'})",
             "mend what is missing, or set hardware.allow_slow_attention=true",
         )
-    return backend, _line(backend, requested, missing)
+    return backend, _line(machine, backend, requested, missing)
 
 
-def _line(backend: str, requested: str, missing: dict[str, str | None]) -> str:
+def has_kernels_for(machine: Machine) -> bool:
+    """Return whether torch's build runs on the GPU: made for its generation, or able to compile for it (PTX)."""
+    if machine.capability is None:
+        return True
+    major, minor = machine.capability
+    for architecture in machine.architectures:
+        kind, _, digits = architecture.partition("_")
+        if not digits.isdigit():  # sm_90a: for that very GPU only, and listed beside sm_90
+            continue
+        built_major, built_minor = divmod(int(digits), 10)
+        if kind == "sm" and built_major == major and built_minor <= minor:
+            return True
+        if kind == "compute" and (built_major, built_minor) <= (major, minor):
+            return True
+    return False
+
+
+def _line(machine: Machine, backend: str, requested: str, missing: dict[str, str | None]) -> str:
     line = f"attention: {backend} ({'chosen' if requested == 'auto' else 'as asked'})"
-    if backend in ("varlen", "flash"):
-        return line
+    if backend == "varlen":
+        by_module = machine.varlen_module_has_window
+        return f"{line}, by {'torch.nn.attention.varlen' if by_module else 'the operator under torch'}"
+    if backend == "flash":
+        return f"{line}, by the package flash-attn"
     runnable = [name for name, lack in missing.items() if not lack]
     if runnable:
         return f"{line}; faster here: hardware.attention_backend={runnable[0]}"
     return f"{line}; a faster one (varlen, flash) needs {_NEEDS}; here: {missing['varlen']}"
 
 
-def _missing_for_kernel(device_type: str, half_precision: bool) -> str | None:
-    if device_type != "cuda":
-        return f"the device is {device_type}, not a CUDA GPU"
+def _missing(backend: str, machine: Machine, half_precision: bool) -> str | None:
+    """Return what keeps ``varlen`` or ``flash`` from running, or None."""
+    if backend == "flash" and not machine.flash_attn_installed:
+        return "the package flash-attn is not installed (padless has an extra [flash])"
+    if machine.device_type != "cuda" or machine.capability is None:
+        return f"the device is {machine.device_type}, not a CUDA GPU"
     if not half_precision:
         return "activations are fp32, and the kernel takes bf16 or fp16"
-    if torch.cuda.get_device_capability()[0] < 8:
-        return f"the GPU's compute capability is {torch.cuda.get_device_capability()}, below 8.0"
+    if machine.capability < (8, 0):
+        return f"the GPU's compute capability is {_dotted(machine.capability)}, below 8.0"
+    if backend == "varlen" and not machine.torch_has_flash:
+        return "this torch was built without FlashAttention"
     return None
 
 
-def missing_for_varlen(device_type: str, half_precision: bool = True) -> str | None:
-    """Return what keeps torch's own FlashAttention from running here, or None."""
-    lacking = _missing_for_kernel(device_type, half_precision)
-    if lacking is None and not torch.backends.cuda.is_flash_attention_available():
-        return "this torch was built without FlashAttention"
-    return lacking
-
-
-def missing_for_flash(device_type: str, half_precision: bool = True) -> str | None:
-    """Return what keeps the flash-attn package from running here, or None."""
-    if importlib.util.find_spec("flash_attn") is None:
-        return "the package flash-attn is not installed (padless has an extra [flash])"
-    return _missing_for_kernel(device_type, half_precision)
+def _dotted(capability: tuple[int, int] | None) -> str:
+    return "none" if capability is None else f"{capability[0]}.{capability[1]}"

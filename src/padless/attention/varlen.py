@@ -8,6 +8,7 @@ fp16 activations.
 Legend: T packed tokens, N heads, H head width, 3 = query, key, value.
 """
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -31,9 +32,9 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
     check_kernel_input("varlen", qkv_T3NH)
     reach = window_reach(window_tokens)
     side = -1 if reach is None else reach
-    module_entry = _module_entry()
-    if module_entry is not None:
-        return _attend_by_module(module_entry, qkv_T3NH, layout, side)
+    entry = module_entry()
+    if entry is not None:
+        return _attend_by_module(entry, qkv_T3NH, layout, side)
     return _attend_by_operator(qkv_T3NH, layout, side)
 
 
@@ -54,7 +55,8 @@ def check_kernel_input(backend: str, qkv_T3NH: Tensor) -> None:
         )
 
 
-def _module_entry() -> Callable[..., Tensor] | None:
+@functools.cache
+def module_entry() -> Callable[..., Tensor] | None:
     """Return ``varlen_attn`` where this torch has it with a window; its first releases had none."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return None
