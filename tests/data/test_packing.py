@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from padless.data.packing import Packing, chunk_lengths, pack
+from padless.data import packing
+from padless.data.packing import Packing, cut, pack
 from padless.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden" / "packing.json"
@@ -21,7 +22,11 @@ def log_normal_documents() -> np.ndarray:
 
 
 def chunked(documents: np.ndarray, max_seq_len: int) -> np.ndarray:
-    return np.array([chunk + 2 for tokens in documents.tolist() for chunk in chunk_lengths(tokens, max_seq_len)])
+    return cut(documents, max_seq_len).lengths_N
+
+
+def chunks_of(content_tokens: int, max_seq_len: int) -> list[int]:
+    return (cut(np.array([content_tokens]), max_seq_len).lengths_N - 2).tolist()
 
 
 def fill(lengths: np.ndarray, packing: Packing, block_tokens: int) -> float:
@@ -68,7 +73,7 @@ def test_packing_by_counts_is_best_fit_decreasing(lengths):
 
 @given(st.integers(0, 5000), st.integers(3, 600))
 def test_chunks_hold_every_token_and_none_is_over_the_cap(content_tokens, max_seq_len):
-    chunks = chunk_lengths(content_tokens, max_seq_len)
+    chunks = chunks_of(content_tokens, max_seq_len)
     assert sum(chunks) == content_tokens
     assert all(1 <= chunk <= max_seq_len - 2 for chunk in chunks)
     if len(chunks) > 1:
@@ -77,11 +82,42 @@ def test_chunks_hold_every_token_and_none_is_over_the_cap(content_tokens, max_se
 
 
 def test_chunks_at_the_borders_of_the_cap():
-    assert chunk_lengths(0, 10) == []
-    assert chunk_lengths(8, 10) == [8]
-    assert chunk_lengths(9, 10) == [8, 1]
-    assert chunk_lengths(81, 82) == [71, 10]
-    assert chunk_lengths(80 + 10, 82) == [80, 10]
+    assert chunks_of(0, 10) == []
+    assert chunks_of(8, 10) == [8]
+    assert chunks_of(9, 10) == [8, 1]
+    assert chunks_of(81, 82) == [71, 10]
+    assert chunks_of(80 + 10, 82) == [80, 10]
+
+
+@given(st.lists(st.integers(0, 200), max_size=30), st.integers(3, 40))
+def test_segments_of_a_document_are_its_content_in_order(documents, max_seq_len):
+    segments = cut(np.array(documents, np.int64), max_seq_len)
+    assert np.all(np.diff(segments.document_N) >= 0)
+    for document, content_tokens in enumerate(documents):
+        own_N = segments.document_N == document
+        ends = segments.start_N[own_N] + segments.lengths_N[own_N] - 2
+        assert [0, *ends.tolist()] == [*segments.start_N[own_N].tolist(), content_tokens]
+
+
+def splitmix64(number: int) -> int:
+    mixed = (number + 0x9E3779B97F4A7C15) % 2**64
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
+    return mixed ^ (mixed >> 31)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 0), (0, 1), (7, 5000), (100_000, 70_000)])
+def test_mixed_order_is_that_of_the_fixed_hash(first, count):
+    expected = sorted(range(count), key=lambda number: splitmix64(first + number))
+    assert packing._mixed_order(count, first).tolist() == expected
+
+
+@given(st.permutations(range(60)))
+def test_mixed_order_is_exact_where_hashes_differ_in_their_last_bits_only(last_bits):
+    hashes = np.array(last_bits, np.uint64) + np.uint64(1 << 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_mix", lambda _: hashes)
+        assert packing._mixed_order(60).tolist() == np.argsort(hashes).tolist()
 
 
 @pytest.mark.parametrize("max_seq_len", [1024, 8192])
@@ -134,6 +170,6 @@ def test_a_segment_that_fits_no_block_is_refused(lengths):
 
 
 def test_a_cap_without_room_for_content_is_refused():
-    assert chunk_lengths(2, 3) == [1, 1]
+    assert chunks_of(2, 3) == [1, 1]
     with pytest.raises(DataError, match=r"max_seq_len=2 leaves no room"):
-        chunk_lengths(1, 2)
+        chunks_of(1, 2)

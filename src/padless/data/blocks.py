@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.data.manifest import ShardFacts, SplitBlocks
-from padless.data.packing import SPECIALS_PER_SEGMENT, chunk_lengths, pack
+from padless.data.packing import SPECIALS_PER_SEGMENT, Segments, cut, pack
 from padless.data.progress import Progress
 from padless.data.token_store import TokenStore
 
@@ -29,34 +29,6 @@ class PackingRules:
     cls_id: int
     sep_id: int
     dtype: str
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Segments of some documents: where their content is, and their lengths with specials."""
-
-    document_N: NDArray[np.int64]
-    start_N: NDArray[np.int64]
-    lengths_N: NDArray[np.int64]
-
-
-def cut(documents_D: NDArray[np.int64], tokens_D: NDArray[np.int64], max_seq_len: int) -> Segments:
-    """Return the segments of documents, in their order.
-
-    Args:
-        documents_D: numbers of the documents.
-        tokens_D: content tokens of each.
-        max_seq_len: cap on a segment, specials included.
-    """
-    document, start, length = [], [], []
-    for number, tokens in zip(documents_D.tolist(), tokens_D.tolist(), strict=True):
-        begin = 0
-        for chunk in chunk_lengths(tokens, max_seq_len):
-            document.append(number)
-            start.append(begin)
-            length.append(chunk + SPECIALS_PER_SEGMENT)
-            begin += chunk
-    return Segments(np.array(document, np.int64), np.array(start, np.int64), np.array(length, np.int64))
 
 
 class SplitPacker:
@@ -78,10 +50,10 @@ class SplitPacker:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.int32]]]:
         for window_D in _windows(self._documents_D, self._store.tokens_D, self._rules.max_seq_len):
-            segments = cut(window_D, self._store.tokens_D[window_D], self._rules.max_seq_len)
+            segments = cut(self._store.tokens_D[window_D], self._rules.max_seq_len)
             self._count(segments.lengths_N)
             for order_S in pack(segments.lengths_N, self._rules.block_tokens).blocks():
-                tokens_T = self._tokens(segments, order_S)
+                tokens_T = self._tokens(window_D, segments, order_S)
                 self.num_blocks += 1
                 self.num_real_tokens += tokens_T.size
                 self._progress.show(self.num_real_tokens)
@@ -92,13 +64,15 @@ class SplitPacker:
         for length in SHARES_OVER:
             self._tokens_over[length] += int(lengths_N[lengths_N > length].sum())
 
-    def _tokens(self, segments: Segments, order_S: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    def _tokens(
+        self, window_D: NDArray[np.int64], segments: Segments, order_S: NDArray[np.int64]
+    ) -> NDArray[np.unsignedinteger]:
         rules = self._rules
         tokens_T = np.empty(int(segments.lengths_N[order_S].sum()), rules.dtype)
         place = 0
         for segment in order_S.tolist():
             end = place + int(segments.lengths_N[segment])
-            document, start = int(segments.document_N[segment]), int(segments.start_N[segment])
+            document, start = int(window_D[segments.document_N[segment]]), int(segments.start_N[segment])
             tokens_T[place] = rules.cls_id
             tokens_T[place + 1 : end - 1] = self._store.content(document, start, end - place - SPECIALS_PER_SEGMENT)
             tokens_T[end - 1] = rules.sep_id
