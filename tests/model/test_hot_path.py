@@ -1,0 +1,93 @@
+"""Forward and backward of a step never make the host wait for the device, whatever the attention backend."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from padless.attention import varlen
+from padless.attention.api import AttentionBackend, SegmentLayout, window_reach
+from padless.attention.select import get_backend
+from padless.config.schema import ModelConfig, RopeConfig
+from padless.data.batch import PackedBatch
+from padless.data.collate import Block, MaskedBlock, collate
+from padless.model.block import Layer
+from padless.model.masked_lm import MaskedLM
+
+from .device_watch import NoSynchronisation, Synchronised, values_on_host
+
+MODEL = ModelConfig(4, 64, 2, 96, 512, 3, 32, 1e-5, 0.1, 0.1, 0.1, 0.02, 2.0)
+LENGTHS = (5, 64, 1, 130)
+
+
+def small_batch(pad_masked_to: int | None = None) -> PackedBatch:
+    tokens = np.random.default_rng(0).integers(5, 500, sum(LENGTHS)).astype(np.uint16)
+    block = Block("general", 0, tokens, np.array(LENGTHS, np.int32))
+    masked = MaskedBlock(block, tokens.astype(np.int64), np.arange(0, sum(LENGTHS), 5))
+    return collate([masked], 256, 130, 3, pad_masked_to)
+
+
+def by_operator(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -> Tensor:
+    """``varlen`` as torch 2.7 runs it; its check of the device is for users."""
+    return varlen._attend_by_operator(qkv_T3NH, layout, window_reach(window_tokens) or -1)
+
+
+def by_module(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -> Tensor:
+    """``varlen`` as newer torch runs it."""
+    entry = varlen.module_entry()
+    assert entry is not None
+    return varlen._attend_by_module(entry, qkv_T3NH, layout, window_reach(window_tokens) or -1)
+
+
+def model_with(attend: AttentionBackend) -> MaskedLM:
+    model = MaskedLM(MODEL, RopeConfig(160_000.0, 10_000.0), "sdpa")
+    for layer in model.model.layers:
+        assert isinstance(layer, Layer)
+        layer.attn._attend = attend
+    return model
+
+
+BACKENDS = {
+    "sdpa": get_backend("sdpa"),
+    "reference": get_backend("reference"),
+    "varlen by operator": by_operator,
+    "varlen by module": by_module,
+}
+
+
+@pytest.fixture(name="_meta_has_autocast")
+def _meta_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast does not know the meta device."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
+
+
+@pytest.mark.usefixtures("_meta_has_autocast")
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_step_never_waits_for_the_device(name: str) -> None:
+    if name == "varlen by module" and varlen.module_entry() is None:
+        pytest.skip("this torch has no torch.nn.attention.varlen with a window")
+    model = model_with(BACKENDS[name]).to("meta").bfloat16()
+    with NoSynchronisation("meta") as watch:
+        loss = model.loss(small_batch(pad_masked_to=256).to(torch.device("meta")))
+        loss.backward()
+    assert loss.device.type == "meta"
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert watch.copies_to_device >= 5  # the batch's tensors, and what the layout derives from the host's lengths
+
+
+@pytest.mark.parametrize("name", ["sdpa", "reference"])
+def test_a_step_on_a_cpu_reads_no_value_either(name: str) -> None:
+    model, batch = model_with(BACKENDS[name]), small_batch()
+    with NoSynchronisation("cpu"):
+        model.loss(batch).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_watch_sees_whoever_waits() -> None:
+    for number in range(len(values_on_host(torch.ones(3)))):
+        breach = values_on_host(torch.ones(3, device="meta"))[number]
+        with pytest.raises((Synchronised, RuntimeError, NotImplementedError)), NoSynchronisation("meta"):
+            breach()
