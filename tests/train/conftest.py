@@ -17,11 +17,14 @@ from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup
 from padless.train.callbacks.checkpointing import SaveCheckpoint
 from padless.train.callbacks.guard import GuardSteps
+from padless.train.callbacks.metrics import LogMetrics, MetricsFile
 from padless.train.callbacks.record import StepRecord
 from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
 from padless.train.hardware import Compute
 from padless.train.optimizer import build_optimizer
+from padless.train.throughput import Speedometer
+from padless.train.trainer import StepTrainer
 from padless.train.world import World
 
 
@@ -51,10 +54,12 @@ class TinyPhase:
 
     def trainer(self, callbacks, end_tokens):
         """Return the Trainer with the step's settings applied before ``callbacks``."""
-        from composer import Trainer
         from composer.core import DataSpec
 
-        return Trainer(
+        return StepTrainer(
+            self.record,
+            self.loader,
+            self.world,
             model=self.composer_model,
             train_dataloader=DataSpec(
                 self.loader,
@@ -76,7 +81,12 @@ class TinyPhase:
     def guard(self, folder, say=lambda line: None):
         """Return the guard of this phase, which writes reports into ``folder``."""
         reporter = BadStepReporter(self.model, self.loader, CPU, self.world, folder, say)
-        return GuardSteps(self.record, self.composer_model, self.config.guard, self.world, reporter)
+        return GuardSteps(self.record, self.config.guard, reporter)
+
+    def log(self, folder, every_steps=1):
+        """Return the callback that writes ``folder/metrics.jsonl``."""
+        speed = Speedometer(self.model.config, 256, None, None, lambda line: None)
+        return LogMetrics(self.record, self.loader, MetricsFile(folder / "metrics.jsonl", True), every_steps, speed)
 
     def saver(self, folder, end_tokens, keep_newest=None, say=lambda line: None):
         """Return the callback that saves into ``folder``."""

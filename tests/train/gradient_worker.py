@@ -4,6 +4,7 @@ python gradient_worker.py OUT MICROBATCH_BLOCKS        with the launcher's RANK 
 """
 
 import sys
+from dataclasses import replace
 
 from padless.train.world import adopt_torchrun_environment, start_world
 
@@ -11,14 +12,17 @@ adopt_torchrun_environment()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from composer import Trainer  # noqa: E402
 from composer.core import Callback, DataSpec  # noqa: E402
 
+from padless.config.compose import compose  # noqa: E402
 from padless.config.schema import HardwareConfig, ModelConfig, OptimizerConfig, RopeConfig  # noqa: E402
 from padless.data.collate import Block, MaskedBlock, collate  # noqa: E402
+from padless.data.loader import StepInfo  # noqa: E402
 from padless.data.masking import MaskingRule, mask_tokens  # noqa: E402
 from padless.model.init import initialise  # noqa: E402
 from padless.model.masked_lm import MaskedLM  # noqa: E402
+from padless.schedule.phases import plan_phases  # noqa: E402
+from padless.train.callbacks.record import StepRecord  # noqa: E402
 from padless.train.composer_model import (  # noqa: E402
     ComposerMaskedLM,
     count_segments,
@@ -27,6 +31,7 @@ from padless.train.composer_model import (  # noqa: E402
 )
 from padless.train.hardware import Compute  # noqa: E402
 from padless.train.optimizer import build_optimizer  # noqa: E402
+from padless.train.trainer import StepTrainer  # noqa: E402
 
 MODEL = ModelConfig(3, 32, 2, 48, 128, 2, 8, 1e-5, 0.0, 0.0, 0.0, 0.02, 2.0)
 RATES = (0.02, 0.9, 0.3, 0.05, 0.6, 0.0, 0.15, 0.8)  # one block without any masked token
@@ -51,8 +56,8 @@ class KeepGradients(Callback):
 
 
 class OneStep:
-    def __init__(self, batches):
-        self.batches = batches
+    def __init__(self, batches, cut):
+        self.batches, self.last_step = batches, StepInfo(own_blocks=cut)
 
     def __iter__(self):
         yield self.batches
@@ -63,11 +68,17 @@ def main() -> None:
     world = start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, 60.0, "off"))
     mine = [masked_block(number) for number in range(world.rank, len(RATES), world.size)]
     cut = [mine[place : place + microbatch_blocks] for place in range(0, len(mine), microbatch_blocks)]
-    loader = OneStep([collate(blocks, BLOCK_TOKENS, 32, 3) for blocks in cut])
+    blocks = [[masked.block for masked in microbatch] for microbatch in cut]
+    loader = OneStep([collate(microbatch, BLOCK_TOKENS, 32, 3) for microbatch in cut], blocks)
+    plan = plan_phases(compose(["recipe=smoke"]))[0]
+    record = StepRecord(replace(plan, phase=replace(plan.phase, streams={"a": 1.0})))
     model = MaskedLM(MODEL, RopeConfig(10_000.0, 10_000.0))
     initialise(model, 17)
     keeper = KeepGradients()
-    trainer = Trainer(
+    trainer = StepTrainer(
+        record,
+        loader,
+        world,
         model=ComposerMaskedLM(model, Compute(torch.device("cpu"), None, "sdpa")),
         train_dataloader=DataSpec(
             loader,
@@ -87,8 +98,7 @@ def main() -> None:
     )
     trainer.fit()
     if world.is_leader:
-        loss = float(trainer.state.total_loss_dict["loss/train/total"])
-        torch.save({"gradients": keeper.gradients, "loss": loss}, out)
+        torch.save({"gradients": keeper.gradients, "loss": record.loss}, out)
 
 
 if __name__ == "__main__":

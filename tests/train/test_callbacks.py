@@ -14,7 +14,7 @@ from rich.console import Console
 from padless.checkpoint import load_checkpoint, newest_checkpoint
 from padless.errors import TrainingError
 from padless.schedule.step import settings_at
-from padless.train.callbacks.metrics import LogMetrics, MetricsFile, read_metrics
+from padless.train.callbacks.metrics import read_metrics
 from padless.train.callbacks.progress import ShowProgress
 from padless.train.callbacks.record import crossed
 from padless.train.callbacks.resumed import AnnounceResume
@@ -49,9 +49,8 @@ class Observe(Callback):
 @pytest.mark.composer
 def test_optimizer_and_batch_follow_the_functions_of_the_clock(make_phase, tmp_path):
     phase = make_phase("phases.short.weight_decay=0.02", "phases.short.masking.rate=0.25")
-    observe, metrics = Observe(), MetricsFile(tmp_path / "metrics.jsonl", enabled=True)
-    figures = [phase.guard(tmp_path), LogMetrics(phase.record, phase.loader, metrics, 1)]
-    phase.trainer([*figures, observe], 14_000).fit()
+    observe = Observe()
+    phase.trainer([phase.guard(tmp_path), phase.log(tmp_path), observe], 14_000).fit()
     assert len(observe.steps) > 12
     assert {step["blocks"] for step in observe.steps} == {2, 4}
     for step, line in zip(observe.steps, read_metrics(tmp_path / "metrics.jsonl"), strict=True):
@@ -64,6 +63,7 @@ def test_optimizer_and_batch_follow_the_functions_of_the_clock(make_phase, tmp_p
         assert (line["lr"], line["weight_decay"], line["mask_rate"]) == (settings.lr, 0.02, 0.25)
         assert line["tokens"] == step["clock"] + step["blocks"] * 256
         assert line["real_tokens"] == step["blocks"] * 250
+        assert (line["fill"], line["mfu"]) == (round(250 / 256, 5), None)
     assert {step["draw"] for step in observe.steps} != {observe.steps[0]["draw"]}
 
 

@@ -11,7 +11,7 @@ from padless.checkpoint import load_checkpoint, newest_checkpoint
 from padless.cli import exit_code_of
 from padless.errors import TrainingError
 from padless.train.bad_step import Rewind
-from padless.train.callbacks.metrics import LogMetrics, MetricsFile, read_metrics
+from padless.train.callbacks.metrics import read_metrics
 
 pytestmark = pytest.mark.composer
 EMBEDDING = "model.embeddings.tok_embeddings.weight"
@@ -130,10 +130,8 @@ def test_norm_and_loss_are_those_of_the_whole_step(make_phase, tmp_path):
 
 def test_a_skipped_step_leaves_the_weights_as_they_were_and_is_marked(make_phase, tmp_path):
     phase = make_phase("guard=skip")
-    metrics = MetricsFile(tmp_path / "metrics.jsonl", enabled=True)
     poison, weights = Poison(phase.model, 2_560, float("nan"), heals=True), Weights(phase.model)
-    log = LogMetrics(phase.record, phase.loader, metrics, 1)
-    phase.trainer([phase.guard(tmp_path), poison, log, weights], 6_000).fit()
+    phase.trainer([phase.guard(tmp_path), poison, phase.log(tmp_path), weights], 6_000).fit()
     for name, before in weights.after[2_560].items():
         assert torch.equal(before, weights.after[3_072][name]), name
     assert not torch.equal(weights.after[3_072][EMBEDDING], weights.after[3_584][EMBEDDING])

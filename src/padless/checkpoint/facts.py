@@ -64,7 +64,19 @@ def _is_text_by_name(value: Any) -> bool:
     return type(value) is dict and all(type(each) is str for each in value.values())
 
 
-_DEFAULTS: dict[str, Any] = {"skipped": [], "recent_losses": [], "eval_loss": None}  # earlier versions had none
+def _is_loss_scale(value: Any) -> bool:
+    if type(value) not in (list, tuple) or len(value) != 2:
+        return False
+    factor, good_steps = value
+    return _is_number(factor) and factor >= 1 and type(good_steps) is int and good_steps >= 0
+
+
+_DEFAULTS: dict[str, Any] = {  # earlier versions had none of these
+    "skipped": [],
+    "recent_losses": [],
+    "eval_loss": None,
+    "loss_scale": None,
+}
 _FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "config": (lambda value: type(value) is dict, "a configuration"),
     "data": (_is_text_by_name, "a hash by stream"),
@@ -74,4 +86,5 @@ _FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval_loss": (lambda value: value is None or _is_number(value), "a loss"),
     "skipped": (_is_list_of(is_stretch), "a list of blocks left out"),
     "recent_losses": (_is_list_of(_is_number), "a list of losses"),
+    "loss_scale": (lambda value: value is None or _is_loss_scale(value), "a loss scale and its good steps"),
 }

@@ -1,14 +1,13 @@
 """The encoder as Composer wants it: forward gives the loss, a mean over the microbatch's masked tokens.
 
-Composer weights each microbatch and rank by its masked tokens (``accumulate_train_batch_on_tokens``), which makes the
-step's loss the mean over all masked tokens of the global batch, exactly.
+The trainer weights each microbatch and rank by its masked tokens, which makes the step's loss the mean over all masked
+tokens of the global batch, exactly.
 """
 
 from collections.abc import Sequence
 
-import torch
 from composer.models import ComposerModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from padless.data.batch import PackedBatch
 from padless.model.masked_lm import MaskedLM
@@ -27,24 +26,25 @@ class ComposerMaskedLM(ComposerModel):
         super().__init__()
         self.masked_lm = masked_lm
         self._compute = compute
-        self._losses: list[tuple[Tensor, int]] = []
 
     def forward(self, batch: PackedBatch) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the mean cross-entropy over the masked positions of one microbatch."""
         with self._compute.autocast():
-            loss = self.masked_lm.loss(batch.to(self._compute.device))
-        self._losses.append((loss.detach(), batch.num_masked))
-        return loss
-
-    def take_loss_sum(self) -> tuple[Tensor, int]:
-        """Return loss (summed, nats) and masked tokens of all microbatches since the last call."""
-        losses, self._losses = self._losses, []
-        sums = torch.stack([loss.float() * tokens for loss, tokens in losses])
-        return sums.sum(), sum(tokens for _, tokens in losses)
+            return self.masked_lm.loss(batch.to(self._compute.device))
 
     def loss(self, outputs: Tensor, batch: PackedBatch) -> Tensor:  # noqa: ARG002  # pyright: ignore
         """Return what forward computed."""
         return outputs
+
+
+def row_losses(model: nn.Module) -> Tensor | None:
+    """Return the losses of the rows of the last forward pass (fp32 [M], detached), if the model keeps them.
+
+    Args:
+        model: a :class:`ComposerMaskedLM`, wrapped by DDP or not.
+    """
+    inner = getattr(model, "module", model)
+    return getattr(inner.masked_lm, "last_row_losses_M", None)
 
 
 def split_step(step: list[PackedBatch], microbatch_size: int | float) -> list[PackedBatch]:  # noqa: ARG001

@@ -29,6 +29,7 @@ from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.schedule.phases import PhasePlan, phase_at
 from padless.schedule.skipped import SkippedRange, merged, position_in_data, positions_of_step
 from padless.schedule.step import settings_at
+from padless.train.loss_scale import LossScale
 
 _REWARMUP_SHARE = 0.01
 _REWARMUP_MAX_TOKENS = 3_000_000_000
@@ -48,6 +49,7 @@ class StartState:
     skipped: tuple[SkippedRange, ...] = ()  # blocks of the data that this state never saw
     recent_losses: tuple[float, ...] = ()  # of that phase's last good steps, which spikes are measured against
     eval_loss: float | None = None  # the last validation loss
+    loss_scale: LossScale | None = None  # of fp16
 
     def release(self) -> None:
         """Give the memory of weights and moments back, once they are loaded."""
@@ -69,6 +71,7 @@ def state_from_run(saved: Checkpoint, origin: str) -> StartState:
         tuple(SkippedRange(*each) for each in saved.meta.get("skipped", ())),
         tuple(saved.meta.get("recent_losses", ())),
         saved.meta.get("eval_loss"),
+        LossScale(*saved.meta["loss_scale"]) if saved.meta.get("loss_scale") else None,
     )
 
 

@@ -1,16 +1,18 @@
 """One phase on Composer: model with the phase's theta, state from disk, loader at the clock's position, fit."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from composer import Trainer
+import torch
 from composer.core import Callback, DataSpec, Time, Timestamp, TimeUnit
 from composer.loggers import LoggerDestination
 from rich.console import Console
+from torch.optim import Optimizer
 
 from padless.config.schema import Config
 from padless.data.loader import StepLoader
@@ -24,6 +26,7 @@ from padless.train.callbacks.batch_warmup import BatchWarmup
 from padless.train.callbacks.checkpointing import SaveCheckpoint
 from padless.train.callbacks.guard import GuardSteps
 from padless.train.callbacks.metrics import LogMetrics, MetricsFile
+from padless.train.callbacks.profile import ProfileSteps
 from padless.train.callbacks.progress import ShowProgress
 from padless.train.callbacks.record import StepRecord
 from padless.train.callbacks.resumed import AnnounceResume
@@ -33,8 +36,12 @@ from padless.train.callbacks.validate import Validate
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
 from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
+from padless.train.loss_scale import LossScale
 from padless.train.optimizer import build_optimizer, load_optimizer_state
+from padless.train.out_of_memory import out_of_memory_on
 from padless.train.phase_loader import open_loader
+from padless.train.throughput import DataWaitWatch, Speedometer
+from padless.train.trainer import StepTrainer
 from padless.train.validation import Validation
 from padless.train.world import World
 
@@ -66,8 +73,15 @@ class RunContext:
     checkpoint_meta: dict[str, Any]
     config_hash: str
     tile_source: LoadedSource | None
+    profiler: ProfileSteps | None  # records some steps on request; on the first rank
     console: Console
     say: Callable[[str], None]
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the encoder's blocks are compiled: where asked for, and by default on a GPU."""
+        wish = self.config.hardware.compile
+        return wish == "blocks" or (wish == "auto" and self.world.is_gpu)
 
 
 def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
@@ -88,21 +102,34 @@ def _loader(context: RunContext, plan: PhasePlan, start: StartState) -> StepLoad
     )
 
 
-def _callbacks(
-    context: RunContext, plan: PhasePlan, model: ComposerMaskedLM, loader: StepLoader, start: StartState
-) -> list[Callback]:
-    config, world, masked_lm = context.config, context.world, model.masked_lm
-    end_tokens = min(plan.end_tokens, context.end_tokens)
+def _record(context: RunContext, plan: PhasePlan, start: StartState) -> StepRecord:
     losses = list(start.recent_losses) if start.phase == plan.name else []
-    record = StepRecord(plan, eval_loss=start.eval_loss, recent_losses=losses)
+    scale = (start.loss_scale or LossScale()) if context.compute.scales_loss else None
+    return StepRecord(plan, eval_loss=start.eval_loss, recent_losses=losses, loss_scale=scale)
+
+
+def _speedometer(context: RunContext) -> Speedometer:
+    config = context.config
+    reads_remote = any(stream.remote is not None for stream in config.data.streams.values())
+    watch = DataWaitWatch(config.data.num_workers, reads_remote) if context.world.is_leader else None
+    return Speedometer(config.model, config.data.block_tokens, context.compute.peak_flops, watch, context.say)
+
+
+def _callbacks(
+    context: RunContext, record: StepRecord, masked_lm: MaskedLM, loader: StepLoader, start: StartState
+) -> list[Callback]:
+    config, world, plan = context.config, context.world, record.plan
+    end_tokens = min(plan.end_tokens, context.end_tokens)
     cut_blocks = world.size * config.hardware.microbatch_blocks
     reporter = BadStepReporter(masked_lm, loader, context.compute, world, context.folder, context.say)
     callbacks: list[Callback] = [
         BatchWarmup(record, loader, cut_blocks),
         ApplySchedule(record, config.run.seed, world.rank),
-        GuardSteps(record, model, config.guard, world, reporter),
-        LogMetrics(record, loader, context.metrics, config.run.log_every_steps),
+        GuardSteps(record, config.guard, reporter),
+        LogMetrics(record, loader, context.metrics, config.run.log_every_steps, _speedometer(context)),
     ]
+    if context.profiler is not None:
+        callbacks.append(context.profiler)
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
     callbacks.append(Validate(record, masked_lm, context.validation, context.metrics, end_tokens, context.say))
@@ -132,7 +159,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
 
     Raises:
         Rewind: the guard asks for it, on all ranks.
-        TrainingError: the guard stops the run, on all ranks.
+        TrainingError: the guard stops the run, on all ranks; or a microbatch does not fit the GPU.
     """
     config = context.config
     model = build_model(context, plan)
@@ -140,19 +167,57 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
         initialise(model, config.run.seed)  # the same on every rank
     else:
         model.load_state_dict(start.model)
-    loader = _loader(context, plan, start)
-    end_tokens = min(plan.end_tokens, context.end_tokens)
-    composer_model = ComposerMaskedLM(model, context.compute)
-    callbacks = _callbacks(context, plan, composer_model, loader, start)
+    if context.compiles:
+        from padless.model.compiled import compile_layers  # loads torch's compiler
+
+        compile_layers(model)
+    loader, record = _loader(context, plan, start), _record(context, plan, start)
+    callbacks = _callbacks(context, record, model, loader, start)
     if announce is not None:
         callbacks.append(announce)
     optimizer = build_optimizer(
         model, config.optimizer, plan.phase.lr.peak, plan.phase.weight_decay, context.world.is_gpu
     )
+    trainer = _build_trainer(context, record, loader, model, optimizer, callbacks)
+    if start.optimizer is not None:
+        load_optimizer_state(model, optimizer, start.optimizer, start.origin)
+    start.release()
+    trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
+    try:
+        with context.world.naming_lost_ranks():
+            trainer.fit()
+    except torch.OutOfMemoryError as error:
+        cut = math.gcd(*(phase.batch.quantum_blocks for phase in config.phases.values())) // context.world.size
+        device, blocks = context.compute.device, config.hardware.microbatch_blocks
+        raise out_of_memory_on(device, error, model, blocks, cut) from error
+    finally:
+        _stop_progress(callbacks)
+        loader.close()
+    if context.compiles:
+        from padless.model.compiled import count_recompiles
+
+        context.say(f"torch.compile: {count_recompiles()} recompilations so far")
+    saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
+    if saver.last_path is None:
+        raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
+    return PhaseEnd(saver.last_path, loader.last_step.stop)
+
+
+def _build_trainer(
+    context: RunContext,
+    record: StepRecord,
+    loader: StepLoader,
+    model: MaskedLM,
+    optimizer: Optimizer,
+    callbacks: list[Callback],
+) -> StepTrainer:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No `?optimizer|.*schedulers.*|.*eval.*", category=UserWarning)
-        trainer = Trainer(
-            model=composer_model,
+        return StepTrainer(
+            record,
+            loader,
+            context.world,
+            model=ComposerMaskedLM(model, context.compute),
             train_dataloader=DataSpec(
                 loader,
                 split_batch=split_step,
@@ -162,31 +227,17 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
             optimizers=optimizer,
             callbacks=callbacks,
             loggers=context.loggers,
-            max_duration=Time(end_tokens, TimeUnit.TOKEN),
+            max_duration=Time(min(record.plan.end_tokens, context.end_tokens), TimeUnit.TOKEN),
             device=context.world.device,
             precision="fp32",
             device_train_microbatch_size=1,
             accumulate_train_batch_on_tokens=True,
             spin_dataloaders=False,
             progress_bar=False,
-            run_name=config.run.name,
-            seed=config.run.seed,
+            run_name=context.config.run.name,
+            seed=context.config.run.seed,
             dist_timeout=600.0,
         )
-    if start.optimizer is not None:
-        load_optimizer_state(model, optimizer, start.optimizer, start.origin)
-    start.release()
-    trainer.state.timestamp = Timestamp(batch=start.step, token=start.clock_tokens)
-    try:
-        with context.world.naming_lost_ranks():
-            trainer.fit()
-    finally:
-        _stop_progress(callbacks)
-        loader.close()
-    saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
-    if saver.last_path is None:
-        raise RuntimeError(f"phase {plan.name} ended without a checkpoint")
-    return PhaseEnd(saver.last_path, loader.last_step.stop)
 
 
 def _stop_progress(callbacks: list[Callback]) -> None:

@@ -6,6 +6,7 @@ checkpoint.
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from padless.plan.table import print_plan
 from padless.schedule.phases import phase_at, plan_phases
 from padless.train.bad_step import Rewind
 from padless.train.beginning import Beginning, find_beginning, refuse_endless_rewinds
+from padless.train.callbacks.profile import ProfileSteps
 from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.finish import finish_run, make_validation
 from padless.train.folder import RunFolder
@@ -96,6 +98,7 @@ def _run(
         },
         config_hash=config_hash(config),
         tile_source=None,
+        profiler=_profiler(config, folder, world, lambda line: _say(console, line)),
         console=console,
         say=lambda line: _say(console, line),
     )
@@ -109,6 +112,12 @@ def _run(
     folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)
     start = _fit_phases(context, folder, supervisor, beginning, began_s)
     finish_run(context, start)
+
+
+def _profiler(config: Config, folder: RunFolder, world: World, say: Callable[[str], None]) -> ProfileSteps | None:
+    if config.run.profile_steps is None or not world.is_leader:
+        return None
+    return ProfileSteps(folder.path, config.run.profile_from_step, config.run.profile_steps, say)
 
 
 def _fit_phases(

@@ -11,7 +11,7 @@ collective waits for a rank whose process lives and whose main thread hangs:
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -122,6 +122,19 @@ class World:
             torch.distributed.all_gather_object(items, item, group=self.step_gloo)
         return items  # pyright: ignore[reportReturnType]  # every place has been filled
 
+    def add_up(self, counts: Sequence[int]) -> list[int]:
+        """Return the sums of ``counts`` over all ranks, on every rank; once in each step, on the host.
+
+        Raises:
+            TrainingError: another rank has ended, or has not come within ``hardware.rank_timeout_s``; it is named.
+        """
+        if self.step_gloo is None:
+            return list(counts)
+        sums = torch.tensor(counts, dtype=torch.int64)
+        with self.naming_lost_ranks(), self.presence.in_exchange() if self.presence else contextlib.nullcontext():
+            torch.distributed.all_reduce(sums, group=self.step_gloo)
+        return sums.tolist()
+
     def succeeds_leader(self) -> bool:
         """Return whether rank 0 has been killed on this machine, and this rank is to say so in its place."""
         return self.presence is not None and self.presence.succeeds_leader()
@@ -182,6 +195,7 @@ def start_world(hardware: HardwareConfig) -> World:
     """
     die_with_launcher()
     adopt_torchrun_environment()
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # before CUDA: sizes vary by step
     has_gpu = torch.cuda.is_available()
     if hardware.device == "gpu" and not has_gpu:
         raise ConfigError("hardware.device=gpu, but torch sees no GPU", "use hardware=cpu, or mend the driver")

@@ -1,5 +1,6 @@
 """Save at every ``save_every_tokens`` of a phase, at its end, and when a signal asks the run to stop."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,7 @@ class SaveCheckpoint(Callback):
                 "train_seconds": time.perf_counter() - self._began_s,
                 "eval_loss": self._record.eval_loss,
                 "recent_losses": list(self._record.recent_losses),
+                "loss_scale": dataclasses.astuple(scale) if (scale := self._record.loss_scale) else None,
             }
             checkpoint = Checkpoint(
                 weights,

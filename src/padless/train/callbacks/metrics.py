@@ -14,6 +14,7 @@ from padless.data.durable import append_line
 from padless.data.loader import StepLoader
 from padless.errors import CheckpointError
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
+from padless.train.throughput import Speedometer
 
 _CHUNK_BYTES = 1 << 14
 
@@ -107,10 +108,14 @@ class LogMetrics(Callback):
         loader: names and counts the blocks of the step.
         metrics: the file.
         every_steps: loggers other than the file get every so many steps.
+        speed: measures a step's throughput.
     """
 
-    def __init__(self, record: StepRecord, loader: StepLoader, metrics: MetricsFile, every_steps: int) -> None:
+    def __init__(
+        self, record: StepRecord, loader: StepLoader, metrics: MetricsFile, every_steps: int, speed: Speedometer
+    ) -> None:
         self._record, self._loader, self._metrics, self._every_steps = record, loader, metrics, every_steps
+        self._speed = speed
         self._last_end_s = self._last_end_cpu_s = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
@@ -129,7 +134,7 @@ class LogMetrics(Callback):
             "tokens": clock_tokens(state),
             "step": step_number(state),
             "phase": self._record.plan.name,
-            "loss": _or_none(float(state.total_loss_dict["loss/train/total"])),
+            "loss": _or_none(self._record.loss),
             "grad_norm": _or_none(self._record.grad_norm),
             "lr": settings.lr,
             "weight_decay": settings.weight_decay,
@@ -137,18 +142,25 @@ class LogMetrics(Callback):
             "mask_rate": settings.mask_rate,
             "blocks": step_info.digest,
             "real_tokens": step_info.real_tokens,
-            "real_tokens_per_s": round(step_info.real_tokens / seconds, 1),
-            "data_wait_share": round(self._record.data_wait_s / seconds, 4),
+            **self._speed.measure(step_info, settings.batch_blocks, self._record.data_wait_s, seconds),
             "seconds": round(seconds, 6),
             "cpu_seconds": round(cpu_seconds, 6),  # of this process, all threads
         }
+        if self._record.stream_losses:
+            line["loss_by_stream"] = {name: _or_none(loss) for name, loss in self._record.stream_losses.items()}
+        if self._record.loss_scale is not None:
+            line["loss_scale"] = self._record.loss_scale.factor
         if self._record.problem is not None:
             line["bad_step"] = self._record.problem
         self._metrics.append(line)
         if step_number(state) % self._every_steps == 0:
-            logger.log_metrics(
-                {f"padless/{key}": value for key, value in line.items() if isinstance(value, int | float)}
-            )
+            logger.log_metrics(_numbers(line))
+
+
+def _numbers(line: dict[str, Any]) -> dict[str, float]:
+    """Return what loggers draw as curves: numbers by name, losses of streams one by one."""
+    flat = {**line, **{f"loss/{name}": loss for name, loss in line.get("loss_by_stream", {}).items()}}
+    return {f"padless/{key}": value for key, value in flat.items() if isinstance(value, int | float)}
 
 
 def _or_none(value: float) -> float | None:

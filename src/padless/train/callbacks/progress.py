@@ -46,7 +46,7 @@ class ShowProgress(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Show the step that has just ended."""
-        loss = float(state.total_loss_dict["loss/train/total"])
+        loss = self._record.loss
         if self._record.problem is None:  # a bad step would stay in the mean for good
             self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         self._real_tokens += self._loader.last_step.real_tokens

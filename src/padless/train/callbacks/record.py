@@ -6,6 +6,7 @@ from composer.core import State
 
 from padless.schedule.phases import PhasePlan
 from padless.schedule.step import StepSettings
+from padless.train.loss_scale import LossScale
 
 
 @dataclass
@@ -14,7 +15,10 @@ class StepRecord:
 
     plan: PhasePlan
     settings: StepSettings | None = None
-    grad_norm: float = float("nan")
+    loss: float = float("nan")  # nats, mean over the masked tokens of the global batch
+    grad_norm: float = float("nan")  # of the averaged gradients, without the loss scale
+    stream_losses: dict[str, float] = field(default_factory=dict)  # nats, by data stream; empty where there is but one
+    loss_scale: LossScale | None = None  # of the next backward pass; None where there is no scaling
     data_wait_s: float = 0.0
     eval_loss: float | None = None
     problem: str | None = None  # what the guard found wrong with the step
