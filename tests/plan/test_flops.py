@@ -40,7 +40,7 @@ def test_a_forward_pass_has_the_matrix_products_of_our_model():
     borders = torch.tensor([0, *LENGTHS]).cumsum(0)
     positions_M = torch.tensor([2, 5, 40, 41, 120])
     ids_T, labels_M = torch.zeros(sum(LENGTHS), dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
-    batch = PackedBatch(ids_T, borders.int(), positions_M, labels_M, LENGTHS, max(LENGTHS), sum(LENGTHS))
+    batch = PackedBatch(ids_T, borders.int(), positions_M, labels_M, LENGTHS, max(LENGTHS), sum(LENGTHS), 5)
     with torch.no_grad():
         assert counted(lambda: masked_lm.logits_at(batch)) == forward_flops(WIDE_WINDOW, LENGTHS, 5)
         assert counted(lambda: masked_lm.encode(batch)) == forward_flops(WIDE_WINDOW, LENGTHS)

@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +136,26 @@ def whole_number(key: str, text: str) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{key}={text} is not a whole number", f"write e.g. {key}=2") from None
+
+
+def at_least_one(key: str, text: str) -> int:
+    """Return the whole number that ``text`` writes.
+
+    Raises:
+        ConfigError: it is none, or less than 1.
+    """
+    number = whole_number(key, text)
+    if number < 1:
+        raise ConfigError(f"{key}={text} is less than 1", f"write e.g. {key}=2")
+    return number
+
+
+def one_of(key: str, value: str, allowed: Sequence[str]) -> str:
+    """Return ``value``.
+
+    Raises:
+        ConfigError: it is not among those allowed.
+    """
+    if value not in allowed:
+        raise ConfigError(f"{key}={value} is not one of {', '.join(allowed)}", f"write e.g. {key}={allowed[0]}")
+    return value
