@@ -19,7 +19,7 @@ from padless.attention.api import AttentionBackend
 from padless.errors import ConfigError
 from padless.units import approximate_tokens
 
-BACKENDS = ("reference", "sdpa", "varlen", "flash")
+BACKENDS = ("reference", "blocked", "sdpa", "varlen", "flash")
 SLOW_TOKENS = 1_000_000_000
 _NEEDS = "a CUDA GPU of compute capability 8.0 or more and bf16"
 
