@@ -2,12 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_streams import BLOCK_TOKENS, write_source, write_split
 
 from padless.data.collate import Block
 from padless.data.loader import BatchRules, StepLoader, leave_out
 from padless.data.masking import MaskingRule
-from padless.data.mds import BlockReader, StreamSource, ValidationBlocks, pass_blocks
+from padless.data.mds import BlockReader, StreamSource, ValidationBlocks, in_turn, pass_blocks
 from padless.data.remote import fetch_index, fetch_split
 from padless.schedule.skipped import SkippedRange
 
@@ -47,8 +49,31 @@ def test_any_position_goes_on_with_the_same_blocks_over_passes(sources):
         assert read(sources, position, 20) == whole[position : position + 20]
 
 
-def test_workers_do_not_change_the_blocks(sources):
-    assert read(sources, 44, 60, workers=2) == read(sources, 44, 60)
+@pytest.mark.parametrize(("workers", "quantum", "microbatch"), [(2, 4, 1), (3, 4, 2), (2, 20, 20)])
+def test_workers_do_not_change_the_blocks(sources, workers, quantum, microbatch):
+    alone = read(sources, 40, 120, quantum, microbatch)
+    assert read(sources, 40, 120, quantum, microbatch, workers) == alone
+
+
+@given(st.integers(0, 40), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_pieces_of_several_senders_come_in_turn(num_pieces, senders, size, pieces_a_parcel):
+    pieces = [[number] * size for number in range(num_pieces)]
+    own = [pieces[sender::senders] for sender in range(senders)]  # what each sender has
+    parcels = [
+        [item for piece in each[begin : begin + pieces_a_parcel] for item in piece]
+        for begin in range(0, num_pieces, pieces_a_parcel)
+        for each in own
+        if begin < len(each)
+    ]
+    assert list(in_turn(iter(parcels), senders, size)) == pieces
+
+
+def test_the_first_piece_does_not_wait_for_other_senders():
+    def parcels():
+        yield [1, 2]
+        raise AssertionError("asked for the second sender")
+
+    assert next(in_turn(parcels(), 2, 1)) == [1]
 
 
 def test_microbatch_size_does_not_change_the_blocks_of_a_quantum(sources):

@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,23 @@ def test_all_mask_rule_replaces_every_chosen_token():
     rule = MaskingRule.build(VOCAB, MASK, [0, 1, 2, 3, 4], mask_share=1.0, random_share=0.0)
     _, input_ids, positions = masked(rule=rule)
     assert (input_ids[positions] == MASK).all()
+
+
+@pytest.mark.parametrize("seed", [0, 17, 2**32 - 1, 2**32, 2**63])
+@pytest.mark.parametrize("block", [0, 5, 2**32 + 1])
+def test_generators_are_numpy_s_own_of_the_same_key(seed, block):
+    key = [0, seed, 2, 5_000_000, zlib.crc32(b"general"), block, 1]
+    training = training_generator(seed, 2, 5_000_000, "general", block, 1)
+    assert training.bit_generator.state == np.random.default_rng(key).bit_generator.state
+    validation = validation_generator(seed, "general", block)
+    expected = np.random.default_rng([1, seed, zlib.crc32(b"general"), block])
+    assert validation.bit_generator.state == expected.bit_generator.state
+
+
+def test_masks_have_not_changed():
+    original, input_ids, positions = masked()
+    drawn = input_ids[positions]
+    assert len(positions) == 59_657
+    assert zlib.crc32(positions.astype("<i8").tobytes()) == 1_751_077_352
+    assert zlib.crc32(drawn.astype("<i8").tobytes()) == 2_860_033_097
+    assert np.array_equal(np.delete(input_ids, positions), np.delete(original, positions))

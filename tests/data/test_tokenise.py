@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from padless.data import tokenise
 from padless.data.tokenise import ORACLE_EVERY, Tokeniser, tokenizer_facts, tokenizer_file
 from padless.errors import DataError
 
@@ -38,6 +41,27 @@ def test_text_that_spells_a_special_token_gets_no_special_token(tokenizer):
     (tokens,) = Tokeniser(tokenizer).encode(["a [SEP] b[MASK]"], ["d"])
     assert not set(tokens.tolist()) & set(tokenizer_facts(tokenizer).all_special_ids)
     assert Tokenizer.from_file(str(tokenizer)).decode(tokens.tolist()) == "a [SEP] b[MASK]"
+
+
+@given(
+    st.lists(st.text("[]u<7", max_size=4), max_size=4), st.lists(st.text("[]u<7", max_size=12), min_size=1, max_size=5)
+)
+def test_one_search_finds_what_many_would(wanted, texts):
+    spells = tokenise._finder(wanted)
+    assert [spells(text) for text in texts] == [any(each in text for each in wanted) for text in texts]
+
+
+def test_only_whole_special_tokens_keep_a_text_from_the_fast_tokenizer(tokenizer, tmp_path):
+    def add(tree):
+        first = max(tree["model"]["vocab"].values()) + 1
+        template = tree["added_tokens"][0]
+        tree["added_tokens"] += [
+            {**template, "id": first + number, "content": f"[unused{number}]"} for number in range(3000)
+        ]
+
+    tokeniser = Tokeniser(changed(tokenizer, tmp_path, add))
+    tokeniser.encode(["x[unused2999]", "x[unused", "unused7]", "[unused3000]"], ["a", "b", "c", "d"])
+    assert tokeniser.num_fast == 3
 
 
 def test_a_sample_is_tokenised_twice(tokenizer):
