@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from padless.attention.api import SegmentLayout
 from padless.data.batch import IGNORED
-from padless.kernels.triton_cross_entropy import cross_entropy_sum_triton, loss_and_gradient_in_place
+from padless.kernels.triton_cross_entropy import cross_entropy_triton, loss_and_gradient_in_place
 from padless.kernels.triton_rope import rotate_in_place, turn
 
 DEVICE = os.environ["KERNEL_DEVICE"]
@@ -107,7 +107,9 @@ def test_cross_entropy_equals_plain_pytorch(dtype: torch.dtype, tolerance: float
     for is_kernel in (True, False):
         leaves = [tensor.clone().requires_grad_() for tensor in (x_MD, weight_VD, bias_V)]
         if is_kernel:
-            loss = cross_entropy_sum_triton(*leaves, labels_M, rows)
+            loss, by_row_M = cross_entropy_triton(*leaves, labels_M, rows)
+            assert not by_row_M.requires_grad
+            torch.testing.assert_close(by_row_M.sum(), loss)
         else:
             logits_MV = leaves[0].float() @ leaves[1].to(dtype).float().t() + leaves[2]
             loss = F.cross_entropy(logits_MV, labels_M, ignore_index=IGNORED, reduction="sum")
@@ -139,7 +141,9 @@ def test_logits_stay_where_no_gradient_is_asked_for() -> None:
     loss_M = loss_and_gradient_in_place(logits_MV, bias_V, labels_M, writes_gradient=False)
     assert torch.equal(logits_MV, before)
     with torch.no_grad():
-        torch.testing.assert_close(cross_entropy_sum_triton(x_MD, weight_VD, bias_V, labels_M, 8), loss_M.sum())
+        total, by_row_M = cross_entropy_triton(x_MD, weight_VD, bias_V, labels_M, 8)
+    assert torch.equal(by_row_M, loss_M)
+    torch.testing.assert_close(total, loss_M.sum())
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -155,7 +159,7 @@ def test_large_logits_do_not_overflow() -> None:
 def test_no_masked_position_gives_zero_loss_and_zero_gradients() -> None:
     x_MD, weight_VD, bias_V, labels_M = cross_entropy_case(torch.float32, 100)
     leaves = [tensor.clone().requires_grad_() for tensor in (x_MD[:0], weight_VD, bias_V)]
-    loss = cross_entropy_sum_triton(*leaves, labels_M[:0], 8)
+    loss, by_row_M = cross_entropy_triton(*leaves, labels_M[:0], 8)
     loss.backward()
-    assert loss.item() == 0.0
+    assert (loss.item(), by_row_M.shape) == (0.0, (0,))
     assert all(leaf.grad is not None and not leaf.grad.any() for leaf in leaves)

@@ -95,25 +95,25 @@ def loss_and_gradient_in_place(
     return loss_C
 
 
-def cross_entropy_sum_triton(x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int) -> Tensor:
-    """Return the sum over M of -log softmax(x W^T + b)[label], an fp32 scalar; 0 for M = 0, with zero gradients.
+def cross_entropy_triton(
+    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Return -log softmax(x W^T + b)[label] summed, an fp32 scalar with gradients, and by row, fp32 [M] without.
+
+    The sum is 0 for M = 0, with zero gradients. To be called without autocast: matrix products run in the dtype of x.
 
     Args:
-        x_MD: hidden states after the head.
+        x_MD: hidden states after the head, in the compute dtype.
         weight_VD: decoder weight.
         bias_V: decoder bias.
         labels_M: int64 [M] target ids; rows with the label IGNORED have neither loss nor gradient.
         rows: rows a chunk.
     """
-    device_type = x_MD.device.type
-    is_autocast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if is_autocast else x_MD.dtype
-    with torch.autocast(device_type, enabled=False):
-        args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, torch.is_grad_enabled())
-        return cast(Tensor, _CrossEntropySum.apply(*args))
+    args = (x_MD, weight_VD, bias_V, labels_M, rows, torch.is_grad_enabled())
+    return cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
 
 
-class _CrossEntropySum(torch.autograd.Function):
+class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # autograd contexts take any attribute
@@ -123,20 +123,20 @@ class _CrossEntropySum(torch.autograd.Function):
         labels_M: Tensor,
         rows: int,
         needs_grad: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         compute_VD = weight_VD.to(x_MD.dtype)
-        losses = [torch.zeros(1, dtype=torch.float32, device=x_MD.device)]
+        loss_M = torch.zeros(x_MD.shape[0], dtype=torch.float32, device=x_MD.device)
         grad_x_MD = torch.empty_like(x_MD) if needs_grad else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_grad else None
         for start in range(0, x_MD.shape[0], rows):
-            x_CD, labels_C = x_MD[start : start + rows], labels_M[start : start + rows]
-            grad_CV = x_CD @ compute_VD.t()
-            losses.append(loss_and_gradient_in_place(grad_CV, bias_V, labels_C, needs_grad))
+            chunk = slice(start, start + rows)
+            x_CD, grad_CV = x_MD[chunk], x_MD[chunk] @ compute_VD.t()
+            loss_M[chunk] = loss_and_gradient_in_place(grad_CV, bias_V, labels_M[chunk], needs_grad)
             if grad_x_MD is None or grad_weight_VD is None or grad_bias_V is None:
                 continue
             grad_bias_V += grad_CV.sum(0, dtype=torch.float32)
-            torch.mm(grad_CV, compute_VD, out=grad_x_MD[start : start + rows])
+            torch.mm(grad_CV, compute_VD, out=grad_x_MD[chunk])
             if x_MD.dtype == torch.float32:
                 grad_weight_VD.addmm_(grad_CV.t(), x_CD)
             else:
@@ -144,7 +144,8 @@ class _CrossEntropySum(torch.autograd.Function):
         if needs_grad:
             ctx.save_for_backward(grad_x_MD, grad_weight_VD, grad_bias_V)
             ctx.dtypes = weight_VD.dtype, bias_V.dtype
-        return torch.cat(losses).sum()
+        ctx.mark_non_differentiable(loss_M)
+        return loss_M.sum(), loss_M
 
     @staticmethod
     @once_differentiable
