@@ -69,9 +69,7 @@ def out_of_memory(
         more = f" ({_listed(fitting[:-1])} too)" if len(fitting) > 1 else ""
         remedy = f"set hardware.microbatch_blocks={fitting[-1]}, which should fit{more}; it does not change results"
     elif microbatch_blocks > 1:
-        remedy = (
-            "set hardware.microbatch_blocks=1, though by estimate it does not fit either; it does not change results"
-        )
+        remedy = "try hardware.microbatch_blocks=1 (by estimate it does not fit either); it does not change results"
     else:
         remedy = "a block is the smallest microbatch: free the GPU of other processes, or use one with more memory"
     return TrainingError(cause, remedy)

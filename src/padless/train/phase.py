@@ -194,9 +194,9 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
         _stop_progress(callbacks)
         loader.close()
     if context.compiles:
-        from padless.model.compiled import count_recompiles
+        from padless.model.compiled import compile_line
 
-        context.say(f"torch.compile: {count_recompiles()} recompilations so far")
+        context.say(compile_line())
     saver = next(callback for callback in callbacks if isinstance(callback, SaveCheckpoint))
     if saver.last_path is None:
         raise RuntimeError(f"phase {plan.name} ended without a checkpoint")

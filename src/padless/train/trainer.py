@@ -6,14 +6,14 @@
     ONE read                     loss, losses by stream and norm, stacked; the guard decides by them
     optimizer
 
-Composer's own step reads the device five times and more, copies every microbatch, and runs eight events for each. One
+Composer's own step reads the device six times and more, copies every microbatch, and runs eight events for each. One
 read there has to be: a bad step must never reach the weights, so loss and norm are known on the host before the
 optimizer steps. Nobody reads again after it; metrics and progress take the numbers from the step's record.
 """
 
 import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 import torch.distributed
 from composer import Trainer
 from composer.core import Event
+from composer.core.types import TrainerMode
 from composer.distributed import ddp_sync_context
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -64,9 +65,18 @@ class StepTrainer(Trainer):
         self.engine.run_event(Event.AFTER_TRAIN_BATCH)
         for optimizer in state.optimizers:
             optimizer.step()
-        state.total_loss_dict = {"loss/train/total": self._record.loss}
-        self.logger.log_metrics(state.total_loss_dict)
         self.first_train_batch_complete = True
+
+    def _iter_dataloader(self, trainer_mode: TrainerMode) -> Generator[list[PackedBatch], None, None]:  # noqa: ARG002
+        """Yield the loader's steps. It ends on no rank, so that none has to ask the others whether theirs has."""
+        steps = iter(self._loader)
+        while True:
+            self.engine.run_event(Event.BEFORE_DATALOADER)
+            try:
+                batches = next(steps)
+            except StopIteration:
+                return
+            yield batches
 
     def _accumulate_time_across_ranks(
         self,

@@ -37,4 +37,6 @@ class ApplySchedule(Callback):
         seed = int(np.random.SeedSequence([self._seed, step_number(state), self._rank]).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (libraries below draw from the global generator)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would walk all devices, also those not in use
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)

@@ -1,0 +1,41 @@
+"""Precision by device, and the matrix product that a CPU's utilisation is measured against."""
+
+import pytest
+import torch
+
+from padless.errors import ConfigError
+from padless.train.hardware import Compute, choose_precision, measure_matmul_flops
+
+
+@pytest.mark.parametrize(
+    ("requested", "capability", "precision"),
+    [
+        ("auto", None, "fp32"),
+        ("auto", (7, 5), "fp16"),
+        ("auto", (8, 0), "bf16"),
+        ("auto", (9, 0), "bf16"),
+        ("bf16", None, "bf16"),
+        ("fp16", (9, 0), "fp16"),
+        ("fp32", (9, 0), "fp32"),
+    ],
+)
+def test_precision_is_what_was_asked_for_or_what_the_device_computes_natively(requested, capability, precision):
+    assert choose_precision(requested, capability) == precision
+
+
+def test_fp16_on_a_cpu_is_refused_with_what_to_use():
+    with pytest.raises(ConfigError, match=r"precision=fp16 needs a GPU, and the device is a CPU\n.*fp32, or bf16"):
+        choose_precision("fp16", None)
+
+
+def test_only_fp16_scales_the_loss():
+    cpu = torch.device("cpu")
+    assert Compute(cpu, torch.float16, "sdpa").scales_loss
+    assert not Compute(cpu, torch.bfloat16, "sdpa").scales_loss
+    assert not Compute(cpu, None, "sdpa").scales_loss
+
+
+def test_measuring_the_device_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    assert measure_matmul_flops(torch.float32) > 0
+    assert torch.equal(before, torch.get_rng_state())
