@@ -14,12 +14,13 @@ Legend: N documents, T tokens of one document, M masked positions of it.
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from padless.data.masking import MaskingRule, mask_tokens
-from padless.data.packing import cut, pack
+from padless.data.packing import SPECIALS_PER_SEGMENT, cut, pack
 
 PAD, CLS, SEP, MASK, FIRST_WORD = 0, 1, 2, 3, 5
 _LEAST_POOL_BLOCKS = 200  # so that packing finds what fits
@@ -28,14 +29,15 @@ _LEAST_FILL = 0.9  # the pool's last blocks are what was left over: one in a tho
 
 @dataclass(frozen=True)
 class Case:
-    """A length distribution: log-normal content lengths, cut into segments of at most ``max_seq_len``.
+    """A distribution of content lengths, which are cut into segments of at most ``max_seq_len``.
 
     Args:
         name: as it is asked for.
         says: what it stands for.
         mean_tokens: mean content length of a document before it is cut.
-        spread: standard deviation of the logarithm; 0 gives documents of one length.
+        spread: standard deviation: of the logarithm for ``log_normal``, as a share of the mean for ``normal``.
         max_seq_len: cap on a segment, specials included.
+        law: ``log_normal``, as texts are, or ``normal``.
     """
 
     name: str
@@ -43,6 +45,16 @@ class Case:
     mean_tokens: int
     spread: float
     max_seq_len: int
+    law: Literal["log_normal", "normal"] = "log_normal"
+
+    def draw(self, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Return content lengths of ``count`` documents."""
+        if self.law == "normal":
+            drawn_D = generator.normal(self.mean_tokens, self.spread * self.mean_tokens, count)
+            drawn_D = np.minimum(drawn_D, self.max_seq_len - SPECIALS_PER_SEGMENT)
+        else:
+            drawn_D = np.exp(generator.normal(np.log(self.mean_tokens) - self.spread**2 / 2, self.spread, count))
+        return np.maximum(np.round(drawn_D), 1).astype(np.int64)
 
 
 CASES = {
@@ -52,6 +64,12 @@ CASES = {
         Case("long", "documents around 3,000 tokens, cut at 8192", 3_000, 0.5, 8192),
         Case("full", "rows of exactly 1024 tokens", 1022, 0.0, 1024),
         Case("short", "short texts, 60 tokens on average, cut at 512", 60, 0.5, 512),
+        # The efficiency table of the ModernBERT paper (Warner et al. 2024, table 2): rows of the largest length, and
+        # lengths normally distributed around half of it. Their standard deviation, a quarter of the mean, is ours.
+        Case("fixed-512", "rows of exactly 512 tokens", 510, 0.0, 512),
+        Case("variable-512", "lengths around 256, at most 512", 254, 0.25, 512, "normal"),
+        Case("fixed-8192", "rows of exactly 8192 tokens", 8190, 0.0, 8192),
+        Case("variable-8192", "lengths around 4096, at most 8192", 4094, 0.25, 8192, "normal"),
     )
 }
 
@@ -103,11 +121,9 @@ class Workload:
 
 def segment_lengths(case: Case, least_tokens: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Return lengths of segments, specials included, that add up to at least ``least_tokens``."""
-    location = np.log(case.mean_tokens) - case.spread**2 / 2
     lengths_N = np.empty(0, dtype=np.int64)
     while lengths_N.sum() < least_tokens:
-        drawn_D = np.exp(generator.normal(location, case.spread, 1 + least_tokens // case.mean_tokens))
-        content_D = np.maximum(np.round(drawn_D), 1).astype(np.int64)
+        content_D = case.draw(1 + least_tokens // case.mean_tokens, generator)
         lengths_N = np.concatenate([lengths_N, cut(content_D, case.max_seq_len).lengths_N])
     return lengths_N
 

@@ -1,9 +1,7 @@
 """The implementations that the benches compare, each with the same documents, masks, shape and precision.
 
-``padless``       our model on packed batches, with the project's optimizer
-``sparse``        transformers' ModernBertForMaskedLM, padded, SDPA attention, ``sparse_prediction=True``
-``dense``         the same with its default: logits at every position
-
+Their names are in :mod:`padless.bench.shapes`. Ours is on packed batches with the project's optimizer; the peers are
+transformers' ModernBertForMaskedLM on padded batches, with SDPA attention and torch's fused AdamW.
 A step is what a trainer does: gradients to None, forward, backward, norm of all gradients, optimizer step.
 """
 
@@ -19,13 +17,10 @@ from torch import Tensor, nn
 
 from padless.bench.batches import PaddedBatch, packed_batch, padded_batch
 from padless.bench.lengths import CLS, MASK, PAD, SEP, Workload
-from padless.bench.shapes import OPTIMIZER, PEAK_LR, ROPE, WEIGHT_DECAY
+from padless.bench.shapes import OPTIMIZER, PADLESS, PEAK_LR, ROPE, SPARSE, WEIGHT_DECAY
 from padless.config.schema import ModelConfig
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-
-PADLESS, SPARSE, DENSE = "padless", "sparse", "dense"
-PEERS = (SPARSE, DENSE)
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[object]:

@@ -1,7 +1,17 @@
-"""Model shapes of the benches, and the settings that all implementations share."""
+"""Names of the implementations and of model shapes, and the settings that all implementations share. Needs no torch.
+
+``padless``       our model, packed
+``sparse``        transformers, padded, ``sparse_prediction=True``: logits at masked positions alone
+``dense``         transformers, padded, its default: logits at every position
+``padded``        transformers' encoder, or attention alone, padded
+"""
+
+from dataclasses import replace
 
 from padless.config.schema import ModelConfig, OptimizerConfig, RopeConfig
 from padless.errors import ConfigError
+
+PADLESS, SPARSE, DENSE, PADDED = "padless", "sparse", "dense", "padded"
 
 
 def _shape(num_layers: int, hidden_size: int, num_heads: int, intermediate_size: int, vocab_size: int) -> ModelConfig:
@@ -35,11 +45,15 @@ WEIGHT_DECAY = 1e-5
 
 
 def shape_of(name: str) -> ModelConfig:
-    """Return the shape of that name.
+    """Return the shape of that name; ``6x384@8192`` is ``6x384`` with a vocabulary of 8,192.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in SHAPES:
-        raise ConfigError(f"shapes={name} is not a shape of the benches", f"choose from {', '.join(SHAPES)}")
-    return SHAPES[name]
+    known, separator, vocab_size = name.partition("@")
+    if known not in SHAPES or (separator and not vocab_size.isdecimal()):
+        raise ConfigError(
+            f"shapes={name} is not a shape of the benches",
+            f"choose from {', '.join(SHAPES)}, or with another vocabulary, such as 6x384@8192",
+        )
+    return replace(SHAPES[known], vocab_size=int(vocab_size)) if separator else SHAPES[known]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from padless.bench.lengths import CASES, Workload, draw_workload
-from padless.bench.peers import PADLESS
-from padless.bench.shapes import shape_of
+from padless.bench.shapes import PADLESS, shape_of
 from padless.bench.turns import take_turns, workers
 from padless.plan.flops import forward_flops, step_flops
 

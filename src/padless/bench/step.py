@@ -1,6 +1,6 @@
 """``padless bench step``: full train steps against transformers, padded, side by side (:mod:`padless.bench.sides`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,8 @@ from rich.console import Console
 
 from padless.bench.command import at_least_one, one_of, settings_of, whole_number
 from padless.bench.lengths import CASES
-from padless.bench.peers import PADLESS, PEERS
 from padless.bench.result import BenchResult, Figure, Ratio, number_text, publish
-from padless.bench.shapes import shape_of
+from padless.bench.shapes import DENSE, PADLESS, SPARSE, shape_of
 from padless.bench.sides import GROUP_BATCHES, STEP, Run, Say, Setting, measure
 
 DEFAULTS = {
@@ -29,10 +28,10 @@ DEFAULTS = {
     "folder": "runs/bench/step",
 }
 _FASTER = {
-    ("6x384", "web", "sparse"): 4.5,
-    ("6x384", "web", "dense"): 8.0,
-    ("nano", "web", "sparse"): 5.0,
-    ("6x384", "long", "sparse"): 3.0,
+    ("6x384", "web", SPARSE): 4.5,
+    ("6x384", "web", DENSE): 8.0,
+    ("nano", "web", SPARSE): 5.0,
+    ("6x384", "long", SPARSE): 3.0,
 }
 _LONG_TO_WEB, _SHARE, _PEAK_GB = 0.9, 0.5, 1.3
 _ASKED_SHAPE, _ASKED_CASE = "6x384", "web"  # share and memory are asked for here
@@ -53,24 +52,31 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ConfigError: a setting is wrong.
         TrainingError: a process failed.
     """
-    plan = parse(arguments, DEFAULTS, STEP)
+    plan = parse(arguments, DEFAULTS, STEP, (SPARSE, DENSE))
+    publish(summarise(run_all(plan, speaker(as_json))), plan.folder, as_json)
+
+
+def speaker(as_json: bool) -> Say:
+    """Return a function that prints one line, on standard error where standard output is for JSON."""
     console = Console(stderr=as_json)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    publish(summarise(run_all(plan, say)), plan.folder, as_json)
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def parse(arguments: list[str], defaults: dict[str, str], job: str) -> Plan:
+def parse(arguments: list[str], defaults: dict[str, str], job: str, peers: Sequence[str]) -> Plan:
     """Return what ``key=value`` arguments ask for.
+
+    Args:
+        arguments: from the command line.
+        defaults: settings that there are, with their values.
+        job: what is measured, ``step`` or ``encode``.
+        peers: names that ``against`` may have.
 
     Raises:
         ConfigError: one is unknown or out of range.
     """
     told = settings_of(arguments, defaults)
     cases = [one_of("cases", each, tuple(CASES)) for each in told["cases"].split(",")]
-    against = tuple(one_of("against", each, PEERS) for each in told["against"].split(","))
+    against = tuple(one_of("against", each, peers) for each in told["against"].split(","))
     shapes, seeds = told["shapes"].split(","), [whole_number("seeds", each) for each in told["seeds"].split(",")]
     for each in shapes:
         shape_of(each)

@@ -110,4 +110,5 @@ def take_turns(here: Mapping[str, Worker], numbers: range) -> Iterator[tuple[int
     names = list(here)
     for number in numbers:
         first = number % len(names)
-        yield number, {name: here[name].do(number) for name in names[first:] + names[:first]}
+        spent = {name: here[name].do(number) for name in names[first:] + names[:first]}
+        yield number, {name: spent[name] for name in names}
