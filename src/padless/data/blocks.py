@@ -67,16 +67,17 @@ class SplitPacker:
     def _tokens(
         self, window_D: NDArray[np.int64], segments: Segments, order_S: NDArray[np.int64]
     ) -> NDArray[np.unsignedinteger]:
-        rules = self._rules
-        tokens_T = np.empty(int(segments.lengths_N[order_S].sum()), rules.dtype)
-        place = 0
-        for segment in order_S.tolist():
-            end = place + int(segments.lengths_N[segment])
-            document, start = int(window_D[segments.document_N[segment]]), int(segments.start_N[segment])
-            tokens_T[place] = rules.cls_id
-            tokens_T[place + 1 : end - 1] = self._store.content(document, start, end - place - SPECIALS_PER_SEGMENT)
-            tokens_T[end - 1] = rules.sep_id
-            place = end
+        rules, lengths_S = self._rules, segments.lengths_N[order_S]
+        document_S, start_S = window_D[segments.document_N[order_S]], segments.start_N[order_S]
+        end_S = np.cumsum(lengths_S)
+        tokens_T = np.empty(int(end_S[-1]), rules.dtype)
+        tokens_T[end_S - lengths_S] = rules.cls_id
+        tokens_T[end_S - 1] = rules.sep_id
+        for document, start, end, length in zip(
+            document_S.tolist(), start_S.tolist(), end_S.tolist(), lengths_S.tolist(), strict=True
+        ):
+            content = self._store.content(document, start, length - SPECIALS_PER_SEGMENT)
+            tokens_T[end - length + 1 : end - 1] = content
         return tokens_T
 
     def facts(self, path: Path, shards: tuple[ShardFacts, ...]) -> SplitBlocks:

@@ -137,9 +137,8 @@ class TokenStore:
                     f"{path} is {path.stat().st_size:_} bytes, its documents add up to {expected:_}",
                     "delete the prepared folder and run the preparation again",
                 )
-            empty = np.empty(0, dtype)
-            mapped = np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r") if expected else empty
-            self._tokens.append(mapped)
+            mapped = np.memmap(path, np.dtype(dtype).newbyteorder("<"), "r") if expected else np.empty(0, dtype)
+            self._tokens.append(np.asarray(mapped))  # a plain array: slices of a memmap cost ten times as much
         counts = [documents.size for documents in self._documents]
         self._task_D = np.repeat(np.arange(num_tasks, dtype=np.int32), counts)
         starts = [np.cumsum(documents["tokens"]) - documents["tokens"] for documents in self._documents]
