@@ -5,10 +5,12 @@ Legend: T packed tokens, D model width, N heads, H head width, 3 = query, key, v
 
 from torch import Tensor, nn
 
+from padless.attention import blocked
 from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.config.schema import ModelConfig
 from padless.model.mlp import Mlp
 from padless.model.rope import RopeTable, rotate
+from padless.model.row_chunks import AttentionPart, attention_half, mlp_half
 
 
 def layer_norm(model: ModelConfig) -> nn.LayerNorm:
@@ -32,6 +34,7 @@ class Attention(nn.Module):
         self.num_heads = model.num_heads
         self.window_tokens = window_tokens
         self._attend = backend
+        self.is_blocked = backend is blocked.attend
 
     def forward(self, hidden_TD: Tensor, layout: SegmentLayout, table: RopeTable) -> Tensor:
         """Return the update of hidden_TD."""
@@ -53,5 +56,20 @@ class Layer(nn.Module):
 
     def forward(self, hidden_TD: Tensor, layout: SegmentLayout, table: RopeTable) -> Tensor:
         """Return hidden_TD after this layer."""
+        if self._in_row_chunks(hidden_TD):
+            return self._forward_in_row_chunks(hidden_TD, layout, table)
         hidden_TD = hidden_TD + self.attn(self.attn_norm(hidden_TD), layout, table)
         return hidden_TD + self.mlp(self.mlp_norm(hidden_TD))
+
+    def _in_row_chunks(self, hidden_TD: Tensor) -> bool:
+        """Return whether :mod:`padless.model.row_chunks` can compute this: a CPU, its backend, and no dropout."""
+        if hidden_TD.device.type != "cpu" or not self.attn.is_blocked:
+            return False
+        return not (self.training and (self.attn.out_drop.p > 0 or self.mlp.drop.p > 0))
+
+    def _forward_in_row_chunks(self, hidden_TD: Tensor, layout: SegmentLayout, table: RopeTable) -> Tensor:
+        attn, mlp = self.attn, self.mlp
+        norm_D = None if isinstance(self.attn_norm, nn.Identity) else self.attn_norm.weight
+        part = AttentionPart(attn.num_heads, attn.window_tokens, self.mlp_norm.eps)
+        hidden_TD = attention_half(hidden_TD, norm_D, attn.Wqkv.weight, attn.Wo.weight, part, layout, table)
+        return mlp_half(hidden_TD, self.mlp_norm.weight, mlp.Wi.weight, mlp.Wo.weight, self.mlp_norm.eps)

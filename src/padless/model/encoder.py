@@ -12,6 +12,7 @@ from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model.block import Layer, layer_norm
 from padless.model.rope import rope_table
+from padless.model.tied import TiedGradient, embed
 
 
 class Embeddings(nn.Module):
@@ -23,9 +24,11 @@ class Embeddings(nn.Module):
         self.norm = layer_norm(model)
         self.drop = nn.Dropout(model.embedding_dropout)
 
-    def forward(self, input_ids_T: Tensor) -> Tensor:
-        """Return hidden_TD."""
-        return self.drop(self.norm(self.tok_embeddings(input_ids_T)))
+    def forward(self, input_ids_T: Tensor, tied: TiedGradient | None = None) -> Tensor:
+        """Return hidden_TD; ``tied`` holds the decoder's part of the matrix's gradient in the backward pass."""
+        if tied is None:
+            return self.drop(self.norm(self.tok_embeddings(input_ids_T)))
+        return self.drop(self.norm(embed(self.tok_embeddings.weight, input_ids_T, tied)))
 
 
 class Encoder(nn.Module):
@@ -45,12 +48,12 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(model, number, backend) for number in range(model.num_layers))
         self.final_norm = layer_norm(model)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: PackedBatch, tied: TiedGradient | None = None) -> Tensor:
         """Return hidden_TD of every token, filler included."""
         layout = SegmentLayout(batch.cu_seqlens_S1, batch.segment_lengths)
         thetas = {self.rope.global_theta, self.rope.local_theta}
         tables = {theta: rope_table(layout.positions_T, self.head_width, theta) for theta in thetas}
-        hidden_TD = self.embeddings(batch.input_ids_T)
+        hidden_TD = self.embeddings(batch.input_ids_T, tied)
         for layer in self.layers:
             theta = self.rope.global_theta if layer.is_global else self.rope.local_theta
             hidden_TD = layer(hidden_TD, layout, tables[theta])  # pyright: ignore[reportArgumentType]  # theta is a float

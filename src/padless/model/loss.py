@@ -1,46 +1,144 @@
-"""Cross-entropy of a vocabulary projection, row chunk by row chunk, so that the logits of all rows never exist at once.
+"""Cross-entropy of a vocabulary projection, tile by tile, so that the logits never exist at once.
 
-The gradient is worked out in the forward pass, while a chunk's logits are at hand: with V = 50,368 that saves keeping
-or recomputing M x V values. Matrix products run in the autocast dtype, where there is one; logits, softmax, loss and
-the gradients of weight and bias are fp32.
+The forward pass keeps one number a row, the log of the sum of exponentials; the backward pass computes each tile of
+logits again, turns it into its gradient while it is in the cache, and uses it up. That is one matrix product more than
+keeping the logits and a fourth of the memory traffic: M x V values are neither written nor read back. Matrix products
+run in the autocast dtype, where there is one; softmax, loss and the gradients of weight and bias are fp32.
 
-Legend: M masked positions, D model width, V vocabulary, C rows of a chunk.
+    logits      | tile | tile | ...      rows M downwards, vocabulary V to the right
+                | tile | ...
+
+On a GPU with Triton, :mod:`padless.kernels.triton_cross_entropy` does the same in row chunks.
+
+Legend: M masked positions, D model width, V vocabulary, R rows of a tile, C columns of a tile.
 """
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_ROWS_CPU = 256  # logits of a chunk stay near the cores' cache
-_CHUNK_LOGITS_GPU = 2**27  # 512 MiB of fp32 logits
+from padless.data.batch import IGNORED
+from padless.kernels.select import uses_triton
+from padless.model.tied import TiedGradient
+
+_TILE_CPU = (1024, 512)  # rows, columns: 1 MiB of bf16 logits, which stay in a core's second-level cache
+_TILE_GPU = (8192, 16_384)  # 512 MiB of fp32 logits
+_CHUNK_LOGITS_TRITON = 2**27
 
 
-def chunk_rows(device_type: str, vocab_size: int) -> int:
-    """Return how many rows' logits exist at once."""
-    return _CHUNK_ROWS_CPU if device_type == "cpu" else max(_CHUNK_ROWS_CPU, _CHUNK_LOGITS_GPU // vocab_size)
+@dataclass(frozen=True)
+class Losses:
+    """Cross-entropy of one microbatch, in nats."""
+
+    total: Tensor  # fp32 scalar with gradients: the sum over the masked positions
+    by_row_M: Tensor  # fp32 [M], detached; 0 where the label is IGNORED
 
 
-def cross_entropy_sum(x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int) -> Tensor:
-    """Return the sum over M of -log softmax(x W^T + b)[label], an fp32 scalar; 0 for M = 0, with zero gradients.
+def tile_size(device_type: str) -> tuple[int, int]:
+    """Return how many rows and columns of logits exist at once."""
+    return _TILE_CPU if device_type == "cpu" else _TILE_GPU
+
+
+def cross_entropy(
+    x_MD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_M: Tensor,
+    tile: tuple[int, int] | None = None,
+    tied: TiedGradient | None = None,
+) -> Losses:
+    """Return -log softmax(x W^T + b)[label], summed and by row; 0 for M = 0, with zero gradients.
 
     Args:
         x_MD: hidden states after the head.
         weight_VD: decoder weight.
         bias_V: decoder bias.
-        labels_M: int64 [M] target ids.
-        rows: rows a chunk.
+        labels_M: int64 [M] target ids; rows with the label IGNORED have neither loss nor gradient.
+        tile: rows and columns of a tile; None takes what suits the device.
+        tied: gets the weight's gradient instead of the weight, to be completed by the embeddings.
     """
     device_type = x_MD.device.type
     is_autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if is_autocast else x_MD.dtype
     with torch.autocast(device_type, enabled=False):
-        args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, torch.is_grad_enabled())
-        return cast(Tensor, _CrossEntropySum.apply(*args))
+        if uses_triton(device_type):
+            from padless.kernels.triton_cross_entropy import cross_entropy_triton
+
+            rows = max(256, _CHUNK_LOGITS_TRITON // weight_VD.shape[0])
+            return Losses(*cross_entropy_triton(x_MD.to(dtype), weight_VD, bias_V, labels_M, rows))
+        args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, tile or tile_size(device_type), tied)
+        total, by_row_M = cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
+    return Losses(total, by_row_M)
 
 
-class _CrossEntropySum(torch.autograd.Function):
+class _Tiles:
+    """Logits of one tile at a time, in buffers that are used again."""
+
+    def __init__(self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, tile: tuple[int, int]) -> None:
+        self.x_MD, self.weight_VD, self.bias_V = x_MD, weight_VD, bias_V
+        num_rows, num_columns = x_MD.shape[0], weight_VD.shape[0]
+        cuts = -(-num_rows // tile[0])
+        self.rows, self.columns = -(-num_rows // cuts), min(tile[1], num_columns)
+        self._low = x_MD.new_empty(self.rows * self.columns)
+        self._fp32 = self._low if x_MD.dtype == torch.float32 else self._low.new_empty(self._low.shape, dtype=torch.float32)
+
+    def row_slices(self) -> Iterator[slice]:
+        """Yield the rows of one row of tiles after the other."""
+        for start in range(0, self.x_MD.shape[0], self.rows):
+            yield slice(start, min(start + self.rows, self.x_MD.shape[0]))
+
+    def column_slices(self) -> Iterator[slice]:
+        """Yield the columns of one column of tiles after the other."""
+        for start in range(0, self.weight_VD.shape[0], self.columns):
+            yield slice(start, min(start + self.columns, self.weight_VD.shape[0]))
+
+    def logits(self, x_RD: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return one tile in the compute dtype and in fp32; both are overwritten by the next."""
+        weight_CD = self.weight_VD[columns]
+        shape = (x_RD.shape[0], weight_CD.shape[0])
+        low_RC = self._low[: math.prod(shape)].view(shape)
+        torch.addmm(self.bias_V[columns], x_RD, weight_CD.t(), out=low_RC)
+        fp32_RC = self._fp32[: math.prod(shape)].view(shape)
+        return low_RC, fp32_RC.copy_(low_RC) if fp32_RC.dtype != low_RC.dtype else low_RC
+
+
+def _log_sum_exp(tiles: _Tiles) -> Tensor:
+    """Return log sum exp of each row's logits, lse_M.
+
+    On a CPU the exponentials are first summed as they are, which suffices for logits up to 88 and saves a pass; where
+    that did not give finite numbers, and on other devices, the largest logit so far is taken out first.
+    """
+    if tiles.x_MD.device.type == "cpu":
+        lse_M = _log_of_plain_sum(tiles)
+        if bool(torch.isfinite(lse_M).all()):
+            return lse_M
+    return _log_of_shifted_sum(tiles)
+
+
+def _log_of_plain_sum(tiles: _Tiles) -> Tensor:
+    total_M = torch.zeros(tiles.x_MD.shape[0], dtype=torch.float32, device=tiles.x_MD.device)
+    for rows in tiles.row_slices():
+        x_RD, total_R = tiles.x_MD[rows], total_M[rows]
+        for columns in tiles.column_slices():
+            total_R += tiles.logits(x_RD, columns)[1].exp_().sum(1)
+    return total_M.log_()
+
+
+def _log_of_shifted_sum(tiles: _Tiles) -> Tensor:
+    lse_M = torch.full((tiles.x_MD.shape[0],), float("-inf"), dtype=torch.float32, device=tiles.x_MD.device)
+    for rows in tiles.row_slices():
+        x_RD = tiles.x_MD[rows]
+        for columns in tiles.column_slices():
+            lse_M[rows] = torch.logaddexp(lse_M[rows], torch.logsumexp(tiles.logits(x_RD, columns)[1], 1))
+    return lse_M
+
+
+class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # autograd contexts take any attribute
@@ -48,43 +146,91 @@ class _CrossEntropySum(torch.autograd.Function):
         weight_VD: Tensor,
         bias_V: Tensor,
         labels_M: Tensor,
-        rows: int,
-        needs_grad: bool,
-    ) -> Tensor:
-        compute_VD, bias_fp32_V = weight_VD.to(x_MD.dtype), bias_V.float()
-        loss = torch.zeros((), dtype=torch.float32, device=x_MD.device)
-        grad_x_MD = torch.empty_like(x_MD) if needs_grad else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
-        grad_bias_V = torch.zeros_like(bias_fp32_V) if needs_grad else None
-        for start in range(0, x_MD.shape[0], rows):
-            x_CD, labels_C1 = x_MD[start : start + rows], labels_M[start : start + rows, None]
-            logits_CV = (x_CD @ compute_VD.t()).float().add_(bias_fp32_V)
-            target_C1 = logits_CV.gather(1, labels_C1)
-            largest_C1 = logits_CV.amax(1, keepdim=True)
-            exp_CV = logits_CV.sub_(largest_C1).exp_()
-            total_C1 = exp_CV.sum(1, keepdim=True)
-            loss += (total_C1.log() + largest_C1 - target_C1).sum()
-            if grad_x_MD is None or grad_weight_VD is None or grad_bias_V is None:
-                continue
-            grad_CV = exp_CV.div_(total_C1)
-            grad_CV.scatter_add_(1, labels_C1, grad_CV.new_full(labels_C1.shape, -1.0))
-            grad_bias_V += grad_CV.sum(0)
-            grad_CV = grad_CV.to(x_MD.dtype)
-            torch.mm(grad_CV, compute_VD, out=grad_x_MD[start : start + rows])
-            if x_MD.dtype == torch.float32:
-                grad_weight_VD.addmm_(grad_CV.t(), x_CD)
-            else:
-                grad_weight_VD += grad_CV.t() @ x_CD
-        if needs_grad:
-            ctx.save_for_backward(grad_x_MD, grad_weight_VD, grad_bias_V)
-            ctx.dtypes = weight_VD.dtype, bias_V.dtype
-        return loss
+        tile: tuple[int, int],
+        tied: TiedGradient | None,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.dtypes, ctx.tile, ctx.tied = (weight_VD.dtype, bias_V.dtype), tile, tied
+        weight_VD, bias_V = weight_VD.to(x_MD.dtype), bias_V.to(x_MD.dtype)
+        if x_MD.shape[0] == 0:
+            ctx.save_for_backward(x_MD, weight_VD, bias_V, labels_M, labels_M)
+            none_M = torch.zeros(0, dtype=torch.float32, device=x_MD.device)
+            ctx.mark_non_differentiable(none_M)
+            return none_M.sum(), none_M
+        is_counted_M = labels_M != IGNORED
+        label_M = labels_M.clamp(min=0)
+        lse_M = _log_sum_exp(_Tiles(x_MD, weight_VD, bias_V, tile))
+        target_M = (x_MD.float() * weight_VD.index_select(0, label_M).float()).sum(1)
+        target_M = target_M.to(x_MD.dtype).float() + bias_V.index_select(0, label_M).float()
+        by_row_M = torch.where(is_counted_M, lse_M - target_M, 0.0)
+        # An ignored row's softmax is exp(logit - inf) = 0.
+        lse_M = torch.where(is_counted_M, lse_M, float("inf"))
+        ctx.save_for_backward(x_MD, weight_VD, bias_V, labels_M, lse_M)
+        ctx.mark_non_differentiable(by_row_M)
+        return by_row_M.sum(), by_row_M
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x_MD, grad_weight_VD, grad_bias_V = ctx.saved_tensors
+        x_MD, weight_VD, bias_V, labels_M, lse_M = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
-        scale = grads[0]
-        grad_x = (grad_x_MD * scale).to(grad_x_MD.dtype)
-        return grad_x, (grad_weight_VD * scale).to(weight_dtype), (grad_bias_V * scale).to(bias_dtype), None, None, None
+        grad_x_MD, grad_weight_VD, grad_bias_V = _gradients(
+            _Tiles(x_MD, weight_VD, bias_V, ctx.tile) if x_MD.shape[0] else None,
+            x_MD,
+            weight_VD,
+            labels_M,
+            lse_M,
+            grads[0],
+        )
+        grad_weight: Tensor | None = grad_weight_VD.to(weight_dtype)
+        if ctx.tied is not None:
+            ctx.tied.waiting, grad_weight = grad_weight, None
+        return grad_x_MD.to(x_MD.dtype), grad_weight, grad_bias_V.to(bias_dtype), None, None, None
+
+
+def _gradients(
+    tiles: _Tiles | None, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, lse_M: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, against the other factor."""
+    fp32 = {"dtype": torch.float32, "device": x_MD.device}
+    grad_x_MD = torch.zeros(x_MD.shape, **fp32)
+    if tiles is None:
+        return grad_x_MD, torch.zeros(weight_VD.shape, **fp32), torch.zeros(weight_VD.shape[0], **fp32)
+    grad_weight_VD = torch.empty(weight_VD.shape, **fp32)
+    grad_bias_V = torch.empty(weight_VD.shape[0], **fp32)
+    for rows in tiles.row_slices():
+        x_RD, lse_R1, grad_x_RD = x_MD[rows], lse_M[rows, None], grad_x_MD[rows]
+        for columns in tiles.column_slices():
+            share_RC, fp32_RC = tiles.logits(x_RD, columns)
+            fp32_RC.sub_(lse_R1).exp_()
+            _put(grad_bias_V[columns], fp32_RC.sum(0), scale, rows.start)
+            if fp32_RC.dtype != share_RC.dtype:
+                share_RC.copy_(fp32_RC)
+            _put(grad_weight_VD[columns], share_RC.t() @ x_RD, scale, rows.start)
+            grad_x_RD += share_RC @ weight_VD[columns]
+    _take_one_hot(grad_x_MD, grad_weight_VD, grad_bias_V, x_MD, weight_VD, labels_M, scale)
+    return grad_x_MD, grad_weight_VD, grad_bias_V
+
+
+def _put(total: Tensor, part: Tensor, scale: Tensor, is_added: int) -> None:
+    """Set or add one row of tiles' part of a gradient, times the scale."""
+    if is_added:
+        total.add_(part.float().mul_(scale))
+    else:
+        total.copy_(part).mul_(scale)
+
+
+def _take_one_hot(
+    grad_x_MD: Tensor,
+    grad_weight_VD: Tensor,
+    grad_bias_V: Tensor,
+    x_MD: Tensor,
+    weight_VD: Tensor,
+    labels_M: Tensor,
+    scale: Tensor,
+) -> None:
+    """Take the target's one-hot out of what the softmax gave, and scale the gradient of x."""
+    minus_M1 = torch.where(labels_M != IGNORED, -1.0, 0.0)[:, None]
+    label_M = labels_M.clamp(min=0)
+    grad_x_MD.addcmul_(weight_VD.index_select(0, label_M).float(), minus_M1).mul_(scale)
+    grad_weight_VD.index_add_(0, label_M, x_MD.float() * (minus_M1 * scale))
+    grad_bias_V.index_add_(0, label_M, minus_M1[:, 0] * scale)

@@ -12,8 +12,9 @@ from padless.attention.select import get_backend
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model.encoder import Encoder
-from padless.model.loss import chunk_rows, cross_entropy_sum
+from padless.model.loss import cross_entropy
 from padless.model.mlm_head import PredictionHead
+from padless.model.tied import TiedGradient
 
 
 class MaskedLM(nn.Module):
@@ -38,6 +39,7 @@ class MaskedLM(nn.Module):
         self.head = PredictionHead(model)
         self.decoder = nn.Linear(model.hidden_size, model.vocab_size, bias=True)
         self.decoder.weight = self.model.embeddings.tok_embeddings.weight
+        self.last_row_losses_M: Tensor | None = None  # of the last call of loss, fp32 [M], detached
 
     @property
     def rope(self) -> RopeConfig:
@@ -62,9 +64,12 @@ class MaskedLM(nn.Module):
 
     def loss_sum(self, batch: PackedBatch) -> Tensor:
         """Return the cross-entropy summed over the ``batch.num_masked`` masked positions, in nats (fp32 scalar)."""
-        x_MD = self.head(self._masked_hidden(batch))
-        rows = chunk_rows(x_MD.device.type, self.config.vocab_size)
-        return cross_entropy_sum(x_MD, self.decoder.weight, self.decoder.bias, batch.labels_M, rows)
+        tied = TiedGradient()
+        hidden_TD = self.model(batch, tied)
+        x_MD = self.head(hidden_TD.index_select(0, batch.masked_positions_M))
+        losses = cross_entropy(x_MD, self.decoder.weight, self.decoder.bias, batch.labels_M, tied=tied)
+        self.last_row_losses_M = losses.by_row_M
+        return losses.total
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Return the mean cross-entropy over the masked positions, in nats (fp32 scalar); 0 where there are none."""
