@@ -9,7 +9,7 @@ from torch import Tensor
 
 from padless.attention import varlen
 from padless.attention.api import AttentionBackend, SegmentLayout, window_reach
-from padless.attention.select import get_backend
+from padless.attention.select import choose_backend, get_backend
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import PackedBatch
 from padless.data.collate import Block, MaskedBlock, collate
@@ -70,6 +70,7 @@ def test_a_step_never_waits_for_the_device(name: str) -> None:
     if name == "varlen by module" and varlen.module_entry() is None:
         pytest.skip("this torch has no torch.nn.attention.varlen with a window")
     model = model_with(BACKENDS[name]).to("meta").bfloat16()
+    model.decoder.weight = model.model.embeddings.tok_embeddings.weight  # a move to this device parts what is shared
     with NoSynchronisation("meta") as watch:
         loss = model.loss(small_batch(pad_masked_to=256).to(torch.device("meta")))
         loss.backward()
@@ -83,3 +84,23 @@ def test_the_watch_sees_whoever_waits() -> None:
         breach = values_on_host(torch.ones(3, device="meta"))[number]
         with pytest.raises((Synchronised, RuntimeError, NotImplementedError)), NoSynchronisation("meta"):
             breach()
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_never_waits_for_it() -> None:
+    """The same on the device itself, whose driver says when the host waits."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    backend, _ = choose_backend("auto", "cuda", 0, allow_slow=True)
+    model = MaskedLM(MODEL, RopeConfig(160_000.0, 10_000.0), backend).to(device)
+    batches = [small_batch(pad_masked_to=256).pin() for _ in range(3)]
+    for number, batch in enumerate(batches):
+        torch.cuda.set_sync_debug_mode("error" if number else "default")  # the first step compiles the kernels
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model.loss(batch.to(device))
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(loss)
