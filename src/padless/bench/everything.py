@@ -17,7 +17,6 @@ from typing import Any
 from padless.bench.command import one_of, settings_of
 from padless.bench.machine import describe_machine
 from padless.bench.result import number_text
-from padless.bench.sides import Say
 from padless.bench.step import speaker
 from padless.data.durable import write_durably
 from padless.errors import ConfigError, TrainingError
@@ -90,7 +89,7 @@ def last_seconds(path: Path, is_quick: bool) -> dict[str, float]:
     """Return how long each bench took the last time, as ``all.json`` has it, if that run was of the same kind."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        return {each["bench"]: float(each["seconds"]) for each in plain["benches"] if plain["quick"] == is_quick}
+        return {each["bench"]: float(each["seconds"]) for each in plain["benches"] if plain["quick"] is is_quick}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 

@@ -50,13 +50,40 @@ def _commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def pin_to_one_core() -> None:
-    """Keep this process, and what it starts, on the first core it may use; one torch thread."""
+def pin_to_one_core(core: int | None = None) -> None:
+    """Keep this process, and what it starts, on one core; one torch thread.
+
+    Args:
+        core: which; None takes the first that this process may use.
+    """
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0)) if core is None else core})
     import torch
 
     torch.set_num_threads(1)
+
+
+def least_busy_core(watch_s: float = 0.5) -> int | None:
+    """Return the core, of those that this process may use, on which least ran for a moment; None if unknown."""
+    before = _busy_ticks()
+    time.sleep(watch_s)
+    after = _busy_ticks()
+    busy = {core: after[core] - before[core] for core in before.keys() & after.keys()}
+    return min(busy, key=lambda core: (busy[core], core)) if busy else None
+
+
+def _busy_ticks() -> dict[int, int]:
+    """Return the clock ticks that each core this process may use was not idle, since boot."""
+    if not hasattr(os, "sched_getaffinity"):
+        return {}
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    fields = [line.split() for line in lines if line.startswith("cpu")]
+    ticks = {f"cpu{core}": core for core in os.sched_getaffinity(0)}
+    # user nice system idle iowait irq softirq: all but the two that wait
+    return {ticks[name]: sum(map(int, each)) - int(each[3]) - int(each[4]) for name, *each in fields if name in ticks}
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

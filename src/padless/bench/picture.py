@@ -5,6 +5,7 @@ from pathlib import Path
 from padless.bench.result import BenchResult, Figure, number_text
 
 _COLOURS = ("#1f4e8c", "#d68910", "#c0392b", "#117864", "#7d3c98", "#566573")
+_GAP = 0.4  # between cases, in bars
 
 
 def draw(result: BenchResult, path: Path) -> None:
@@ -33,14 +34,16 @@ def draw(result: BenchResult, path: Path) -> None:
 
 
 def _bars(axis, panel: list[Figure], who: list[str]) -> None:  # noqa: ANN001  (matplotlib has no small type for it)
-    places = range(len(panel))
+    cases = list(dict.fromkeys(each.case for each in panel))
+    places = [number + _GAP * cases.index(each.case) for number, each in enumerate(panel)]
     for place, each in zip(places, panel, strict=True):
         whiskers = [[each.median - min(each.values)], [max(each.values) - each.median]]
         colour = _COLOURS[who.index(each.who) % len(_COLOURS)]
         axis.barh(place, each.median, color=colour, xerr=whiskers, capsize=2, ecolor="#333333")
         axis.text(max(each.values), place, f" {number_text(each.median)}", va="center", fontsize=8)
-    axis.set_yticks(list(places), [f"{each.case}: {each.who}" for each in panel], fontsize=8)
-    axis.invert_yaxis()
+    axis.set_yticks(places, [f"{each.case}: {each.who}" for each in panel], fontsize=8)
+    axis.set_ylim(places[-1] + 0.7, -0.7)
     axis.set_xlim(0, max(max(each.values) for each in panel) * 1.15)
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -138,18 +138,19 @@ def measure(setting: Setting, logs: Path, say: Say) -> Run:
     run = Run(setting, workload.padding_factor())
     names = (PADLESS, *setting.against)
     jobs: dict[str, Mapping[str, Any]] = {name: setting.job_of(name) for name in names}
-    ceiling = {"ceiling": {"job": "ceiling", "precision": setting.precision}}
-    with workers(jobs, logs, setting.allocator) as here, workers(ceiling, logs) as core:
+    jobs["ceiling"] = {"job": "ceiling", "precision": setting.precision}
+    with workers(jobs, logs, setting.allocator) as here:
+        ceiling = here.pop("ceiling")
         for _ in take_turns(here, range(setting.warmup)):
             pass
         for worker in here.values():
             worker.clear_peak()
         for number, spent in take_turns(here, range(setting.warmup, setting.total_batches)):
             if len(run.flops) % GROUP_BATCHES == 0:
-                run.ceilings.append(core["ceiling"].do(0)["gflops"])
+                run.ceilings.append(ceiling.do(0)["gflops"])
             _note(run, workload, number, spent)
             say(_line(run))
-        run.ceilings.append(core["ceiling"].do(0)["gflops"])
+        run.ceilings.append(ceiling.do(0)["gflops"])
     return run
 
 

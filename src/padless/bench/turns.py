@@ -1,7 +1,9 @@
 """Implementations take turns, each in a process of its own that stays alive: noise then touches all of them alike."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from padless.bench.machine import least_busy_core
 from padless.errors import ConfigError, TrainingError
 
 ALLOCATORS: dict[str, dict[str, str]] = {
@@ -27,13 +30,16 @@ class Worker:
         job: what it is told first: ``job`` names one of :data:`padless.bench.jobs.JOBS`, the rest are its settings.
         folder: of the logs.
         allocator: one of :data:`ALLOCATORS`.
+        core: it runs on; None takes the first.
 
     Raises:
         ConfigError: no such allocator.
         TrainingError: from any call, if the process ends.
     """
 
-    def __init__(self, name: str, job: Mapping[str, Any], folder: Path, allocator: str = "default") -> None:
+    def __init__(
+        self, name: str, job: Mapping[str, Any], folder: Path, allocator: str = "default", core: int | None = None
+    ) -> None:
         if allocator not in ALLOCATORS:
             raise ConfigError(f"allocator={allocator} is unknown", f"choose one of {', '.join(ALLOCATORS)}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,20 +56,26 @@ class Worker:
                 text=True,
                 bufsize=1,
             )
-        self._job = job
+        self._job = {**job, "core": core}
 
     def __enter__(self) -> "Worker":
         self._tell(json.dumps(self._job))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pipe(self._process.stdin).close()
-        self._process.stdout.close() if self._process.stdout else None
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(pipe).close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
 
     def do(self, number: int) -> dict[str, float]:
         """Have batch ``number`` done; return ``cpu_s``, ``wall_s``, ``peak_bytes`` and what the job adds."""
@@ -86,7 +98,8 @@ class Worker:
     def _ended(self) -> TrainingError:
         code = self._process.wait()
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "no output"
+        said = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines
+        last = said[-1] if said else "no output"
         what = "was killed, for want of memory perhaps" if code < 0 else "failed"
         return TrainingError(f"the process of {self._name} {what} (code {code}): {last}", f"read {self._log}")
 
@@ -100,9 +113,10 @@ class Worker:
 def workers(
     jobs: Mapping[str, Mapping[str, Any]], folder: Path, allocator: str = "default"
 ) -> Iterator[dict[str, Worker]]:
-    """Start a worker for each job, by name; they end with the context."""
+    """Start a worker for each job, by name, all on the core that is least busy now; they end with the context."""
+    core = least_busy_core()
     with ExitStack() as stack:
-        yield {name: stack.enter_context(Worker(name, job, folder, allocator)) for name, job in jobs.items()}
+        yield {name: stack.enter_context(Worker(name, job, folder, allocator, core)) for name, job in jobs.items()}
 
 
 def take_turns(here: Mapping[str, Worker], numbers: range) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:

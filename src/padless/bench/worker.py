@@ -26,8 +26,8 @@ def main() -> None:
     """Serve until the parent closes the pipe."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    pin_to_one_core()
     told = json.loads(sys.stdin.readline())
+    pin_to_one_core(told.pop("core", None))
     job = _jobs()[told.pop("job")](**told)
     replies.write(json.dumps({"ready": True}) + "\n")
     for line in sys.stdin:
