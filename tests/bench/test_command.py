@@ -2,7 +2,15 @@
 
 import pytest
 
-from padless.bench.command import bench_command, require_survival, settings_of, whole_number
+from padless.bench.command import (
+    SPEED_BENCHES,
+    at_least_one,
+    bench_command,
+    one_of,
+    require_survival,
+    settings_of,
+    whole_number,
+)
 from padless.errors import ConfigError, TrainingError
 
 
@@ -10,7 +18,8 @@ from padless.errors import ConfigError, TrainingError
 def test_an_unknown_bench_is_refused_with_the_known_ones(arguments):
     with pytest.raises(ConfigError, match="is not a bench") as caught:
         bench_command(arguments, as_json=False)
-    assert caught.value.remedy == "write padless bench chaos or padless bench resume"
+    names = ["chaos", "resume", *SPEED_BENCHES]
+    assert caught.value.remedy == f"write padless bench and one of {', '.join(names)}"
 
 
 @pytest.mark.parametrize("text", ["kill=3", "kills", "kills=", "seed 3"])
@@ -31,6 +40,15 @@ def test_what_is_not_a_whole_number_is_refused():
         bench_command(["chaos", "kills=many"], as_json=False)
     with pytest.raises(ConfigError, match=r"repeats=1.5 is not a whole number"):
         bench_command(["resume", "repeats=1.5"], as_json=False)
+
+
+def test_numbers_and_words_out_of_range_are_refused():
+    assert at_least_one("batches", "20") == 20
+    with pytest.raises(ConfigError, match="batches=0 is less than 1"):
+        at_least_one("batches", "0")
+    assert one_of("quick", "true", ("true", "false")) == "true"
+    with pytest.raises(ConfigError, match="quick=yes is not one of true, false"):
+        one_of("quick", "yes", ("true", "false"))
 
 
 def test_kills_that_were_not_survived_end_the_bench_by_name(tmp_path):
