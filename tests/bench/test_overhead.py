@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from padless.bench.overhead import Cut, as_result, bench, overhead_arguments, quiet_ms
+from padless.bench.overhead import Cut, as_result, bench, overhead_arguments, quiet_ms, run_together
 from padless.config.check import check
 from padless.config.compose import compose
 from padless.errors import ConfigError, TrainingError
@@ -42,7 +42,8 @@ def test_both_sides_get_one_phase_of_one_microbatch_and_one_of_several(tmp_path)
     check(config, 1)
     blocks = {name: phase.batch.blocks for name, phase in config.phases.items()}
     assert blocks == {"short": 1, "context": 8}
-    assert {phase.tokens // (phase.batch.blocks * 256) for phase in config.phases.values()} == {200}
+    steps_of = {name: phase.tokens // (phase.batch.blocks * 256) for name, phase in config.phases.items()}
+    assert steps_of == {"short": 1_600, "context": 200}
     assert config.hardware.microbatch_blocks == 1
 
 
@@ -52,12 +53,15 @@ def test_what_measures_nothing_is_refused(setting, tmp_path):
         bench([setting, f"folder={tmp_path}"], as_json=False)
 
 
-def test_a_process_that_fails_is_named_with_its_log(tmp_path, monkeypatch):
-    from padless.bench import overhead
-
-    monkeypatch.setattr(overhead, "_TIMEOUT_S", 60.0)
-    with pytest.raises(TrainingError, match=r"-m padless.no_such_module ended with code 1\n.*read .*a\.log"):
-        overhead._run(["-m", "padless.no_such_module"], tmp_path / "a.log")
+def test_a_process_that_fails_is_named_with_its_log_and_the_other_is_ended(tmp_path):
+    pid = tmp_path / "pid"
+    waits = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    fails = tmp_path / "fails.py"
+    fails.write_text(f"import pathlib, sys\nwhile not pathlib.Path({str(pid)!r}).exists(): pass\nsys.exit(3)\n")
+    with pytest.raises(TrainingError, match=r"fails.py 1 ended with code 3\n.*read .*a\.log"):
+        run_together({tmp_path / "a.log": [str(fails), "1"], tmp_path / "b.log": ["-c", waits]})
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.fixture

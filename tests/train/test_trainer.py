@@ -9,13 +9,11 @@ import torch
 from composer import Trainer
 from composer.core import Callback, DataSpec
 from rich.console import Console
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from padless.checkpoint import load_checkpoint
 from padless.errors import TrainingError
-from padless.model.masked_lm import MaskedLM
 from padless.train.callbacks.batch_warmup import BatchWarmup
 from padless.train.callbacks.metrics import read_metrics
 from padless.train.callbacks.progress import ShowProgress
@@ -107,20 +105,26 @@ class CountSizes(TorchDispatchMode):
 
 
 class Watch(Callback):
-    """Counts in each step, but for the optimizer's own work, which has a test of its own."""
+    """Counts in each step, but for the model's forward pass and the optimizer's work: those have tests of their own."""
 
-    def __init__(self, optimizer):
-        self.steps, self._reads, self._sizes = [], CountReads(), CountSizes()
-        optimizer.register_step_pre_hook(lambda *_: self._pause())
-        optimizer.register_step_post_hook(lambda *_: self._go_on())
+    def __init__(self, phase):
+        self.steps, self._reads, self._sizes, self._pauses = [], CountReads(), CountSizes(), 1
+        phase.model.model.register_forward_pre_hook(lambda *_: self._pause())
+        phase.composer_model.register_forward_hook(lambda *_: self._go_on())
+        phase.optimizer.register_step_pre_hook(lambda *_: self._pause())
+        phase.optimizer.register_step_post_hook(lambda *_: self._go_on())
 
     def _go_on(self):
-        self._reads.__enter__()
-        self._sizes.__enter__()
+        self._pauses -= 1
+        if self._pauses == 0:
+            self._reads.__enter__()
+            self._sizes.__enter__()
 
     def _pause(self):
-        self._sizes.__exit__(None, None, None)
-        self._reads.__exit__(None, None, None)
+        self._pauses += 1
+        if self._pauses == 1:
+            self._sizes.__exit__(None, None, None)
+            self._reads.__exit__(None, None, None)
 
     def batch_start(self, state, logger):
         self._go_on()
@@ -133,7 +137,7 @@ class Watch(Callback):
 
 def test_a_step_reads_the_device_once(make_phase, tmp_path):
     phase = make_phase()
-    watch = Watch(phase.optimizer)
+    watch = Watch(phase)
     show = ShowProgress(phase.record, phase.loader, 4_000, Console(quiet=True))
     watched = phase.trainer([phase.guard(tmp_path), phase.log(tmp_path), show, watch], 4_000)
     watched.fit()
@@ -143,18 +147,9 @@ def test_a_step_reads_the_device_once(make_phase, tmp_path):
 
 def test_the_counting_sees_reads_in_composers_own_step(make_phase):
     phase = make_phase()
-    watch = Watch(phase.optimizer)
+    watch = Watch(phase)
     composers_own(phase, [watch], 1_000).fit()
     assert all(len(step) > 1 for step in watch.steps)
-
-
-class Tells(MaskedLM):
-    """Keeps the losses of its rows, from whole logits."""
-
-    def loss(self, batch):
-        losses_M = F.cross_entropy(self.logits_at(batch).float(), batch.labels_M, reduction="none")
-        self.last_row_losses_M = losses_M.detach()
-        return losses_M.sum() / max(batch.num_masked, 1)
 
 
 def of_two_streams(microbatches):
@@ -164,8 +159,6 @@ def of_two_streams(microbatches):
 
 def test_losses_by_stream_add_up_to_the_loss_and_are_logged(make_phase, tmp_path):
     phase = make_phase(streams={"general": 0.5, "code": 0.5})
-    tells = Tells(phase.model.config, phase.model.rope)
-    phase.composer_model = ComposerMaskedLM(tells, Compute(torch.device("cpu"), None, "sdpa"))
     phase.loader._microbatches = of_two_streams(phase.loader._microbatches)
     seen = []
 

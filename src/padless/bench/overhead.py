@@ -1,8 +1,9 @@
 """``padless bench overhead``: what the trainer adds to a step, against a bare loop with the same model and batches.
 
-Both train the same two phases, one microbatch a step and several, by turns, in processes of their own on one core. The
-model is tiny, so that little else is in a step. What is added with one microbatch is the overhead of a step; what each
-of several more adds to that, the overhead of a further microbatch. Times are means over windows of ten steps, which all
+Both train the same two phases, one microbatch a step and several, in processes of their own that share one core at the
+same time, so that whatever else the machine does touches both: processor seconds are compared, not the clock. The model
+is tiny, so that little else is in a step. What is added with one microbatch is the overhead of a step; what each of
+several more adds to that, the overhead of a further microbatch. Times are means over windows of ten steps, which all
 that is logged now and then falls into, and of these the least quarter: what else the machine does only ever adds.
 """
 
@@ -37,7 +38,10 @@ _TIMEOUT_S = 900.0
 
 @dataclass(frozen=True)
 class Cut:
-    """How long each process trains: microbatches of a step in the second phase, steps of each phase."""
+    """How long each process trains: microbatches of a step in the second phase, and its steps.
+
+    The first phase has as many microbatches in all, so that it is as long.
+    """
 
     microbatches: int
     steps: int
@@ -74,7 +78,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
 
 
 def run_overhead(folder: Path, cut: Cut, repeats: int, say: Callable[[str], None]) -> BenchResult:
-    """Measure both sides by turns.
+    """Measure both sides, side by side.
 
     Args:
         folder: gets the corpus (kept for the next time), runs and logs.
@@ -88,8 +92,8 @@ def run_overhead(folder: Path, cut: Cut, repeats: int, say: Callable[[str], None
     arguments = overhead_arguments(prepare_small(folder / "prepared"), cut)
     measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for number in range(repeats):
-        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-            measured[side].append(_measure(side, folder, arguments))
+        for side, found in _measure(folder, arguments).items():
+            measured[side].append(found)
         added = {phase: measured["trainer"][-1][phase] - measured["bare loop"][-1][phase] for phase in PHASES}
         say(
             f"{number + 1}/{repeats}  added to a step: {added[PHASES[0]]:.2f} ms with 1 microbatch, "
@@ -125,10 +129,10 @@ def as_result(measured: Mapping[str, Sequence[Mapping[str, float]]], cut: Cut) -
 
 def overhead_arguments(data: Path, cut: Cut) -> list[str]:
     """Return the overrides that both sides get."""
-    one = cut.steps * BLOCK_TOKENS
+    tokens = cut.steps * cut.microbatches * BLOCK_TOKENS
     phases: dict[str, dict[str, Any]] = {
-        PHASES[0]: {"tokens": one, "batch.blocks": 1, "batch.warmup": "null"},
-        PHASES[1]: {"tokens": one * cut.microbatches, "batch.blocks": cut.microbatches},
+        PHASES[0]: {"tokens": tokens, "batch.blocks": 1, "batch.warmup": "null"},
+        PHASES[1]: {"tokens": tokens, "batch.blocks": cut.microbatches},
     }
     for phase in phases.values():
         intervals = dict.fromkeys(("save_every_tokens", "eval_every_tokens"), phase["tokens"])
@@ -151,15 +155,17 @@ def overhead_arguments(data: Path, cut: Cut) -> list[str]:
     ]
 
 
-def _measure(side: str, folder: Path, arguments: list[str]) -> dict[str, float]:
-    """Run one process and return the CPU milliseconds of a step of each phase."""
-    if side == "trainer":
-        shutil.rmtree(folder / "smoke", ignore_errors=True)
-        _run([str(TRAIN), *arguments, f"run.folder={folder}"], folder / "trainer.log")
-        return quiet_ms(read_steps(folder / "smoke"))
+def _measure(folder: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
+    """Run one process of each side at the same time, and return the CPU milliseconds of a step of each phase."""
+    shutil.rmtree(folder / "smoke", ignore_errors=True)
     out = folder / "bare.json"
-    _run(["-m", "padless.train.bare_loop", str(out), *arguments], folder / "bare.log")
-    return quiet_ms(json.loads(out.read_text(encoding="utf-8")))
+    words = {
+        "bare loop": ["-m", "padless.train.bare_loop", str(out), *arguments],
+        "trainer": [str(TRAIN), *arguments, f"run.folder={folder}"],
+    }
+    run_together({folder / f"{side.replace(' ', '-')}.log": each for side, each in words.items()})
+    bare, trainer = json.loads(out.read_text(encoding="utf-8")), read_steps(folder / "smoke")
+    return {"bare loop": quiet_ms(bare), "trainer": quiet_ms(trainer)}
 
 
 def quiet_ms(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -179,18 +185,35 @@ def _lower_quartile(values: Sequence[float]) -> float:
     return sorted(values)[(len(values) - 1) // 4]
 
 
-def _run(words: list[str], log: Path) -> None:
+def run_together(words_by_log: Mapping[Path, list[str]]) -> None:
+    """Run Python processes at the same time and wait for all.
+
+    Args:
+        words_by_log: arguments of each, by the file that gets its output.
+
+    Raises:
+        TrainingError: one of them fails; the others are ended.
+    """
+    started = {log: _start(words, log) for log, words in words_by_log.items()}
+    try:
+        for log, process in started.items():
+            if process.wait(timeout=_TIMEOUT_S) != 0:
+                name = " ".join(words_by_log[log][:2])
+                raise TrainingError(f"{name} ended with code {process.returncode}", f"read {log}")
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()
+
+
+def _start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
     with log.open("wb") as output:
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, *words],
             cwd=TRAIN.parent,
             env={**environment, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_S,
-            check=False,
         )
-    if done.returncode != 0:
-        raise TrainingError(f"{words[0]} {words[1]} ended with code {done.returncode}", f"read {log}")

@@ -5,6 +5,7 @@ tokens of the global batch, exactly.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from composer.models import ComposerModel
 from torch import Tensor, nn
@@ -38,13 +39,13 @@ class ComposerMaskedLM(ComposerModel):
 
 
 def row_losses(model: nn.Module) -> Tensor | None:
-    """Return the losses of the rows of the last forward pass (fp32 [M], detached), if the model keeps them.
+    """Return the losses of the rows of the last forward pass (fp32 [M], detached).
 
     Args:
         model: a :class:`ComposerMaskedLM`, wrapped by DDP or not.
     """
-    inner = getattr(model, "module", model)
-    return getattr(inner.masked_lm, "last_row_losses_M", None)
+    inner = cast("ComposerMaskedLM", getattr(model, "module", model))
+    return inner.masked_lm.last_row_losses_M
 
 
 def split_step(step: list[PackedBatch], microbatch_size: int | float) -> list[PackedBatch]:  # noqa: ARG001
