@@ -1,10 +1,12 @@
 """All benches in one command: what was held and missed is said, a failure does not stop the others."""
 
+import importlib
 import json
 
 import pytest
 
-from padless.bench.command import SPEED_BENCHES
+from padless.bench import step
+from padless.bench.command import SPEED_BENCHES, settings_of
 from padless.bench.everything import (
     BENCHES,
     Outcome,
@@ -16,6 +18,8 @@ from padless.bench.everything import (
     require_whole,
     verdict,
 )
+from padless.bench.sides import STEP
+from padless.bench.step import parse
 from padless.errors import ConfigError, TrainingError
 
 
@@ -25,17 +29,25 @@ def ratio(name, holds, target=2.0):
 
 
 def outcomes():
-    step = {"ratios": [ratio("a", True), ratio("b", False), ratio("c", None, None)]}
-    return [Outcome("step", 61.2, step), Outcome("packing", 5.0, None)]
+    found = {"ratios": [ratio("a", True), ratio("b", False), ratio("c", None, None)]}
+    return [Outcome("step", 61.2, found), Outcome("packing", 5.0, None)]
 
 
 def test_every_bench_of_the_command_line_is_run_but_those_that_need_a_gpu():
     assert set(BENCHES) == set(SPEED_BENCHES) - {"all", "gpu"}
 
 
+def test_quick_settings_are_settings_of_their_bench():
+    for name, settings in BENCHES.items():
+        if settings:
+            defaults = importlib.import_module(SPEED_BENCHES[name]).DEFAULTS
+            assert settings_of(list(settings), defaults) != defaults
+    assert len(parse([*BENCHES["step"]], step.DEFAULTS, STEP, ("sparse", "dense")).settings) == 1
+
+
 def test_targets_missed_and_benches_failed_are_said_plainly():
-    step, packing = outcomes()
-    assert verdict(step) == "step took 0:01:01: 1 of 2 targets held; MISSED: b"
+    first, packing = outcomes()
+    assert verdict(first) == "step took 0:01:01: 1 of 2 targets held; MISSED: b"
     assert verdict(packing) == "packing took 0:00:05: FAILED"
     text = as_markdown(as_plain(outcomes(), is_quick=True))
     assert "| step | a | 1 | 1.5 | 2.5 | >= 2 | yes |" in text
