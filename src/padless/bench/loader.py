@@ -121,9 +121,12 @@ def run_loader(
 def _as_result(measured: dict[str, list[dict[str, float]]], case: str) -> BenchResult:
     result = BenchResult("loader")
     rates = {name: tuple(run["tokens"] / run["cpu_s"] for run in runs) for name, runs in measured.items()}
-    result.figures = [Figure(case, name, "real tokens/CPU-s", values) for name, values in rates.items()]
+    result.figures = [
+        Figure(case, name, "million real tokens/CPU-s", tuple(each / 1e6 for each in values))
+        for name, values in rates.items()
+    ]
     result.figures += [
-        Figure(case, name, "real tokens/s of wall time", tuple(run["tokens"] / run["wall_s"] for run in runs))
+        Figure(case, name, "million real tokens/s", tuple(run["tokens"] / run["wall_s"] / 1e6 for run in runs))
         for name, runs in measured.items()
     ]
     millions = tuple(rate / 1e6 for rate in rates[ALONE])

@@ -100,10 +100,13 @@ def _add_case(result: BenchResult, case: str, measured: dict[str, list[dict[str,
         return tuple(each[key] for each in measured[side])
 
     for side in (PADLESS, ONLINE):
-        result.figures += [Figure(case, side, "lengths/s", of(side, "rate"))]
-        result.figures += [Figure(case, side, "fill, %", tuple(100 * each for each in of(side, "fill")))]
+        result.figures += [Figure(case, side, "million lengths/s", tuple(each / 1e6 for each in of(side, "rate")))]
+        result.figures += [
+            Figure(case, side, "empty, % of the blocks", tuple(100 * (1 - each) for each in of(side, "fill")))
+        ]
         result.figures += [Figure(case, side, "tokens lost, %", tuple(100 * each for each in of(side, "lost")))]
-    result.figures.append(Figure(case, "padless, cutting too", "documents/s", of(PADLESS, "documents_rate")))
+    documents = tuple(each / 1e6 for each in of(PADLESS, "documents_rate"))
+    result.figures.append(Figure(case, "padless, cutting too", "million documents/s", documents))
     rates = tuple(rate / 1e6 for rate in of(PADLESS, "rate"))
     faster = tuple(ours / theirs for ours, theirs in zip(of(PADLESS, "rate"), of(ONLINE, "rate"), strict=True))
     result.ratios += [

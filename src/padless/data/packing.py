@@ -15,7 +15,7 @@ fixed hash, because longest-first order would be a curriculum.
 Every sort is of 64-bit numbers that carry what is sorted by in their high bits and a position in their low bits: plain
 sorts of numbers are several times as fast as sorts of indices, and no two numbers are equal.
 
-Legend: D documents, N segments, B blocks, B1 = B + 1, F fills.
+Legend: D documents, N segments, C segments of documents that are cut, E such documents, B blocks, B1 = B + 1, F fills.
 """
 
 from collections.abc import Iterator
@@ -84,17 +84,21 @@ def cut(content_tokens_D: IntArray, max_seq_len: int) -> Segments:
             f"max_seq_len={max_seq_len} leaves no room for content beside [CLS] and [SEP]",
             "use a max_seq_len of at least 3 tokens",
         )
-    segments_D = -(-content_tokens_D // cap)
+    segments_D = (content_tokens_D + (cap - 1)) // cap
     end_D = np.cumsum(segments_D)
     document_N = np.arange(content_tokens_D.size).repeat(segments_D)
-    start_N = (np.arange(document_N.size) - (end_D - segments_D).repeat(segments_D)) * cap
-    rest_D = content_tokens_D - (segments_D - 1) * cap
-    is_scrap_D = (segments_D > 1) & (rest_D < cap // 8)
-    start_N[end_D[is_scrap_D] - 1] -= cap // 8 - rest_D[is_scrap_D]
-    end_N = np.empty_like(start_N)
-    end_N[:-1] = start_N[1:]
-    end_N[end_D[segments_D > 0] - 1] = content_tokens_D[segments_D > 0]
-    return Segments(document_N, start_N, end_N - start_N + SPECIALS_PER_SEGMENT)
+    start_N, lengths_N = np.zeros(document_N.size, np.int64), content_tokens_D.repeat(segments_D)
+    long_C = np.flatnonzero(lengths_N > cap)  # segments of documents that are cut; most documents are one segment
+    before_C = cap * (long_C - (end_D - segments_D)[document_N[long_C]])
+    start_N[long_C] = before_C
+    lengths_N[long_C] = np.minimum(lengths_N[long_C] - before_C, cap)
+    last_E = end_D[segments_D > 1] - 1
+    missing_E = np.maximum(cap // 8 - lengths_N[last_E], 0)
+    start_N[last_E] -= missing_E
+    lengths_N[last_E] += missing_E
+    lengths_N[last_E - 1] -= missing_E
+    lengths_N += SPECIALS_PER_SEGMENT
+    return Segments(document_N, start_N, lengths_N)
 
 
 def pack(lengths_N: NDArray[np.integer[Any]], block_tokens: int) -> Packing:
