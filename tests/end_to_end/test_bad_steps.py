@@ -48,9 +48,7 @@ def data(monkeypatch):
         loss = forward(self, batch)
         if not data.spoilt:
             return loss
-        loss = loss * float("nan") if data.kind == "nan" else loss + 30.0
-        self._losses[-1] = (loss.detach(), self._losses[-1][1])
-        return loss
+        return loss * float("nan") if data.kind == "nan" else loss + 30.0
 
     monkeypatch.setattr(StepLoader, "_assemble", watched_assemble)
     monkeypatch.setattr(ComposerMaskedLM, "forward", spoilt_forward)
