@@ -1,7 +1,7 @@
 """What a GPU could compute at best, by its name: dense bf16 or fp16 matrix products, from its maker's data sheet.
 
-"Dense" is half of what the sheets print for structured sparsity; consumer cards are counted with fp32 accumulation, which
-is what training uses. A device that is not here has no known peak, and no share of it is shown.
+"Dense" is half of what the sheets print for structured sparsity; consumer cards are counted with fp32 accumulation,
+which is what training uses. A device that is not here has no known peak, and no share of it is shown.
 """
 
 import re

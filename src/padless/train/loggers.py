@@ -16,7 +16,7 @@ _OWN_NAMES = ("padless/", "eval_")
 
 
 class OwnFigures(LoggerDestination):
-    """Lets through what padless logs: the clocks that Composer logs in every step cost 2 ms of it."""
+    """Lets through what padless logs, and not the clocks that Composer logs in every step (docs/log.md)."""
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log the figures whose names are ours."""
