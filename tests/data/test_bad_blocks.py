@@ -64,17 +64,14 @@ def test_a_token_outside_the_vocabulary_is_named_with_stream_shard_and_sample(tm
 
 @WORKERS
 @pytest.mark.parametrize("bad", [0, 5, 50])
-def test_what_lies_before_a_bad_block_is_read_and_what_lies_behind_it_can_be_read_anew(tmp_path, workers, bad):
+def test_all_that_lies_before_a_bad_block_is_read(tmp_path, workers, bad):
     samples = list(random_blocks(60))
     samples[bad]["tokens"] = samples[bad]["tokens"] + np.uint16(1000)
     reader = reader_of(split_of(write_samples(tmp_path / "a", samples), 60), workers)
-    read = []
+    read: deque[int] = deque()
     with pytest.raises(DataError, match="the vocabulary ends at 99"):
-        for blocks in reader.microbatches(0):
-            read += [block.index for block in blocks]
-    assert read == list(range(bad))
-    behind = islice(reader.microbatches(bad + 1), 59 - bad)
-    assert [block.index for blocks in behind for block in blocks] == list(range(bad + 1, 60))
+        deque((read.extend(block.index for block in blocks) for blocks in reader.microbatches(0)), maxlen=0)
+    assert list(read) == list(range(bad))
 
 
 @WORKERS

@@ -109,7 +109,7 @@ class _BlockDataset(StreamingDataset):
             ShardGate(source.split, hash_shards=source.hash_shards) for source in sources
         ]  # before Streaming reads
         self._fetch_errors: dict[int, str] = {}
-        self.first_bad: BadBlock | None = None  # of this process; what comes after it in its order is not tried
+        self._first_bad: BadBlock | None = None  # of this process; what comes after it in its order is not tried
         super().__init__(**settings)
         self._readers = []
         for number, gate in enumerate(gates):
@@ -135,16 +135,16 @@ class _BlockDataset(StreamingDataset):
 
     def get_item(self, sample_id: int, retry: int = 7) -> Block | BadBlock:  # noqa: ARG002
         """Return the block with a global sample id, or why it, or one before it, cannot be used."""
-        if self.first_bad is not None:
-            return self.first_bad
+        if self._first_bad is not None:
+            return self._first_bad
         shard_id, place = (int(number) for number in self.spanner[sample_id])
         stream = int(self.stream_per_shard[shard_id])
         shard = shard_id - int(self.shard_offset_per_stream[stream])
         try:
             block = self._read(stream, shard, place, shard_id)
         except DataError as error:
-            self.first_bad = BadBlock(error.cause, error.remedy)
-            return self.first_bad
+            self._first_bad = BadBlock(error.cause, error.remedy)
+            return self._first_bad
         self._shard_access_times[shard_id] = time.time_ns()  # the shard that was not read for longest is evicted
         return block
 
@@ -235,7 +235,6 @@ class BlockReader:
             DataError: a block cannot be used, naming stream, shard and sample; or a loader worker died or hangs.
         """
         pass_index, offset_blocks = divmod(position_blocks, self.pass_blocks)
-        self._dataset.first_bad = None
         self._dataset.load_state_dict(
             {
                 "epoch": pass_index,
