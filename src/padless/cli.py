@@ -164,7 +164,12 @@ _COMMANDS = (
     ("checkpoints", _checkpoints, "<run folder> [verify=size|hash]", "list a run's checkpoints and their state"),
     ("diff", _diff, "<run folder> <run folder> [out=<png>]", "compare settings, provenance and losses of two runs"),
     ("doctor", _doctor, "e.g. recipe=modernbert_base", "check this machine for what a configuration needs"),
-    ("bench", _bench, "chaos | resume [key=value ...]", "kill and resume runs; time to the first batch"),
+    (
+        "bench",
+        _bench,
+        "chaos | resume | step | ... | all [key=value ...]",
+        "kill, resume, measure",
+    ),
 )
 
 

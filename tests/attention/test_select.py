@@ -50,8 +50,9 @@ def test_this_machine_is_looked_at() -> None:
     assert machine.torch_version == torch.__version__
     assert (machine.device_name, machine.capability, machine.architectures) == (None, None, ())
     backend, line = choose_backend("auto", "cpu", 10**13, allow_slow=False)
-    assert backend == "sdpa"
-    assert line.endswith("here: the device is cpu, not a CUDA GPU")
+    assert backend == "blocked"
+    assert line == "attention: blocked (chosen)"
+    assert choose_backend("sdpa", "cpu", 10**13, allow_slow=False)[1].endswith("hardware.attention_backend=blocked")
     assert choose_backend("reference", "cpu", 10**13, allow_slow=False)[0] == "reference"
 
 
@@ -104,3 +105,9 @@ def test_an_unknown_backend_is_refused() -> None:
 @pytest.mark.parametrize("name", select.BACKENDS)
 def test_every_backend_loads_without_its_kernel(name: str) -> None:
     assert callable(get_backend(name))
+
+
+def test_the_backend_for_cpus_is_refused_elsewhere() -> None:
+    machine = machine_of(next(each for each in RECORDS if each["machine"]["device_type"] == "cuda"))
+    with pytest.raises(ConfigError, match="blocked is for a CPU, and the device is cuda"):
+        choose_for(machine, "blocked", 1_000, allow_slow=True, half_precision=True)

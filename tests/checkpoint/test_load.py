@@ -238,7 +238,8 @@ def test_a_storage_that_claims_more_than_its_record_is_refused(tmp_path, small):
     """torch itself reads past the record's end here."""
     path = weights_only(small, tmp_path / "x.pt", torch.arange(4.0))
     with_pickle(path, b"K\x04t", b"M\x00\x40t")
-    assert torch.load(path, weights_only=True)["model"]["w"].untyped_storage().nbytes() == 65_536
+    if torch.__version__.startswith("2.7."):  # later ones refuse it themselves
+        assert torch.load(path, weights_only=True)["model"]["w"].untyped_storage().nbytes() == 65_536
     refused(path, "it says 65_536 bytes for storage '0', whose record has 16")
 
 

@@ -218,10 +218,11 @@ def test_each_wrong_setting_is_refused_with_its_remedy(passes, fails, cause, rem
 COMBINED = [
     (["init=tiled", "init.source=x", "start.source=y"], "both give the first weights", "continue one of this shape"),
     (["init=tiled", "init.source=null"], "init=tiled has no source", "init.source="),
-    (["hardware=cpu", "hardware.attention_backend=varlen"], "needs a GPU", "auto or sdpa"),
-    (["hardware=cpu", "hardware.attention_backend=flash"], "needs a GPU", "auto or sdpa"),
+    (["hardware=cpu", "hardware.attention_backend=varlen"], "needs a GPU", "auto, which takes blocked"),
+    (["hardware=cpu", "hardware.attention_backend=flash"], "needs a GPU", "auto, which takes blocked"),
     (["hardware=cpu", "hardware.allow_slow_attention=true"], "has no effect", "remove it"),
     (["hardware=1xgpu", "hardware.attention_backend=sdpa"], "slower", "allow_slow_attention=true"),
+    (["hardware=1xgpu", "hardware.attention_backend=blocked"], "is for a CPU", "attention_backend=auto"),
     (["hardware=cpu", "hardware.precision=fp16"], "fp16 needs a GPU", "fp32, or bf16"),
     (["run.profile_steps=0"], "run.profile_steps=0 is less than 1", "at least 1"),
     (["run.profile_steps=5", "run.profile_from_step=-1"], "profile_from_step=-1 is less than 0", "at least 0"),

@@ -1,11 +1,19 @@
-"""Cross-entropy in row chunks against torch's own on all rows at once."""
+"""Cross-entropy in tiles against torch's own on all rows at once."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
-from padless.model.loss import chunk_rows, cross_entropy_sum
+from padless.data.batch import IGNORED
+from padless.model.loss import cross_entropy, tile_size
+from padless.model.tied import TiedGradient, embed
+
+
+def cross_entropy_sum(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, tile: tuple[int, int]) -> Tensor:
+    return cross_entropy(x, weight, bias, labels, tile).total
 
 
 def inputs(rows: int = 37, width: int = 16, vocab: int = 64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -16,8 +24,8 @@ def inputs(rows: int = 37, width: int = 16, vocab: int = 64) -> tuple[Tensor, Te
     return x, weight, bias, torch.randint(0, vocab, (rows,), generator=generator)
 
 
-@pytest.mark.parametrize("chunk", [1, 8, 37, 100])
-def test_loss_and_gradients_equal_cross_entropy(chunk: int) -> None:
+@pytest.mark.parametrize("chunk", [(1, 64), (8, 10), (37, 1), (100, 100)])
+def test_loss_and_gradients_equal_cross_entropy(chunk: tuple[int, int]) -> None:
     x, weight, bias, labels = inputs()
     loss = cross_entropy_sum(x, weight, bias, labels, chunk)
     right = F.cross_entropy(x @ weight.t() + bias, labels, reduction="sum")
@@ -32,7 +40,7 @@ def test_loss_and_gradients_equal_cross_entropy(chunk: int) -> None:
 def test_autocast_computes_products_in_bf16_and_gives_fp32_gradients() -> None:
     x, weight, bias, labels = inputs(rows=200)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = cross_entropy_sum(x, weight, bias, labels, 64)
+        loss = cross_entropy_sum(x, weight, bias, labels, (64, 32))
     right = F.cross_entropy((x.bfloat16() @ weight.bfloat16().t()).float() + bias, labels, reduction="sum")
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, right, rtol=1e-4, atol=0)
@@ -48,7 +56,7 @@ def test_autocast_computes_products_in_bf16_and_gives_fp32_gradients() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     x, weight, bias, labels = inputs()
-    loss = cross_entropy_sum(x * 1e4, weight, bias, labels, 8)
+    loss = cross_entropy_sum(x * 1e4, weight, bias, labels, (8, 16))
     right = F.cross_entropy(x * 1e4 @ weight.t() + bias, labels, reduction="sum")
     assert torch.isfinite(loss)
     torch.testing.assert_close(loss, right, rtol=1e-5, atol=0)
@@ -56,7 +64,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_no_rows_give_zero_and_zero_gradients() -> None:
     x, weight, bias, _ = inputs(rows=0)
-    loss = cross_entropy_sum(x, weight, bias, torch.zeros(0, dtype=torch.int64), 8)
+    loss = cross_entropy_sum(x, weight, bias, torch.zeros(0, dtype=torch.int64), (8, 16))
     assert loss.item() == 0.0
     assert all(not grad.any() for grad in torch.autograd.grad(loss, (x, weight, bias)))
 
@@ -64,31 +72,52 @@ def test_no_rows_give_zero_and_zero_gradients() -> None:
 def test_evaluation_gives_the_same_loss() -> None:
     x, weight, bias, labels = inputs()
     with torch.no_grad():
-        without = cross_entropy_sum(x, weight, bias, labels, 8)
+        without = cross_entropy_sum(x, weight, bias, labels, (8, 16))
     assert not without.requires_grad
-    assert torch.equal(without, cross_entropy_sum(x, weight, bias, labels, 8).detach())
+    assert torch.equal(without, cross_entropy_sum(x, weight, bias, labels, (8, 16)).detach())
 
 
-def test_the_logits_of_all_rows_never_exist_at_once() -> None:
-    """No matrix product of the loss has more rows of vocabulary width than a chunk."""
-    sizes: list[tuple[int, ...]] = []
+def test_neither_pass_ever_holds_more_logits_than_a_tile() -> None:
+    largest: list[int] = []
 
-    class Record(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            if isinstance(out, Tensor):
-                sizes.append(tuple(out.shape))
+            largest.extend(each.numel() for each in tree_flatten(out)[0] if isinstance(each, Tensor))
             return out
 
-    x, weight, bias, labels = inputs(rows=100, vocab=64)
+    x, weight, bias, labels = inputs(rows=400, vocab=512, width=4)
     with Record():
-        cross_entropy_sum(x, weight, bias, labels, 32)
-    wide = [size for size in sizes if len(size) == 2 and size[1] == 64 and size[0] != 64]
-    assert wide
-    assert max(size[0] for size in wide) == 32
+        cross_entropy_sum(x, weight, bias, labels, (64, 32)).backward()
+    assert max(largest) <= max(x.numel(), weight.numel(), 64 * 32)
+    assert max(largest) < 400 * 512 // 50
 
 
-def test_chunks_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
-    assert chunk_rows("cpu", 50_368) == 256
-    assert chunk_rows("cuda", 50_368) == 2_664
-    assert chunk_rows("cuda", 10**7) == 256
+def test_each_row_has_its_loss_and_ignored_rows_have_none() -> None:
+    x, weight, bias, labels = inputs()
+    labels[[3, 30]] = IGNORED
+    losses = cross_entropy(x, weight, bias, labels, (8, 16))
+    right = F.cross_entropy(x @ weight.t() + bias, labels, reduction="none", ignore_index=IGNORED)
+    torch.testing.assert_close(losses.by_row_M, right.detach(), rtol=1e-5, atol=1e-6)
+    assert not losses.by_row_M.requires_grad
+    grads = torch.autograd.grad(losses.total, (x, weight, bias))
+    right_grads = torch.autograd.grad(right.sum(), (x, weight, bias))
+    for grad, right_grad in zip(grads, right_grads, strict=True):
+        torch.testing.assert_close(grad, right_grad, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tied_matrix_gets_one_gradient_for_both_its_uses() -> None:
+    _, weight, bias, labels = inputs()
+    ids = torch.randint(0, 64, (37,), generator=torch.Generator().manual_seed(2))
+    tied = TiedGradient()
+    cross_entropy(embed(weight, ids, tied) * 2, weight, bias, labels, (8, 16), tied).total.backward()
+    assert weight.grad is not None
+    mine, weight.grad = weight.grad, None
+    F.cross_entropy(F.embedding(ids, weight) * 2 @ weight.t() + bias, labels, reduction="sum").backward()
+    torch.testing.assert_close(mine, weight.grad, rtol=1e-5, atol=1e-5)
+    assert tied.waiting is None
+
+
+def test_tiles_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
+    assert tile_size("cpu")[1] <= 1_024
+    assert tile_size("cuda")[0] * tile_size("cuda")[1] * 4 == 2**29

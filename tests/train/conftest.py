@@ -12,6 +12,7 @@ from padless.data.loader import BatchRules, StepLoader
 from padless.data.masking import MaskingRule
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from padless.optim.stable_adamw import build_optimizer
 from padless.schedule.phases import plan_phases
 from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup
@@ -22,7 +23,6 @@ from padless.train.callbacks.record import StepRecord
 from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
 from padless.train.hardware import Compute
-from padless.train.optimizer import build_optimizer
 from padless.train.throughput import Speedometer
 from padless.train.trainer import StepTrainer
 from padless.train.world import World

@@ -21,6 +21,7 @@ from padless.data.loader import StepInfo  # noqa: E402
 from padless.data.masking import MaskingRule, mask_tokens  # noqa: E402
 from padless.model.init import initialise  # noqa: E402
 from padless.model.masked_lm import MaskedLM  # noqa: E402
+from padless.optim.stable_adamw import build_optimizer  # noqa: E402
 from padless.schedule.phases import plan_phases  # noqa: E402
 from padless.train.callbacks.record import StepRecord  # noqa: E402
 from padless.train.composer_model import (  # noqa: E402
@@ -30,7 +31,6 @@ from padless.train.composer_model import (  # noqa: E402
     split_step,
 )
 from padless.train.hardware import Compute  # noqa: E402
-from padless.train.optimizer import build_optimizer  # noqa: E402
 from padless.train.trainer import StepTrainer  # noqa: E402
 
 MODEL = ModelConfig(3, 32, 2, 48, 128, 2, 8, 1e-5, 0.0, 0.0, 0.0, 0.02, 2.0)

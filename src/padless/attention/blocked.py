@@ -35,7 +35,8 @@ _LEAST_QUERIES = 64
 _PIECE_SCORES = 1 << 19  # scores held at once: 1 MiB in bf16, which stays in a core's second-level cache
 
 
-_softmax = torch.ops.aten._softmax.out
+_aten: Any = torch.ops.aten  # operators with ``out``, which torch's functions do not offer
+_softmax = _aten._softmax.out
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def _local_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, kept: Tensor, rows: 
 
 def _softmax_backward_(grad: Tensor, probs: Tensor) -> None:
     """Turn the gradient of probabilities into that of scores, in place."""
-    torch.ops.aten._softmax_backward_data.out(grad, probs, -1, probs.dtype, grad_input=grad)
+    _aten._softmax_backward_data.out(grad, probs, -1, probs.dtype, grad_input=grad)
 
 
 def _add_windows(total_PH: Tensor, x_rWH: Tensor, rows: Rows, start: int) -> None:

@@ -1,6 +1,7 @@
 """Which attention backend runs: chosen once at start, said in one line, with what a faster one would need.
 
     auto on a GPU    varlen where torch's kernel can run, else flash where the package is installed, else sdpa
+    auto on a CPU    blocked
     auto elsewhere   sdpa
 
 ``sdpa`` or ``reference`` on a GPU for more than 1B tokens is an error unless allowed: it is several times slower. So is
@@ -107,7 +108,14 @@ def choose_for(
             f"hardware.attention_backend={requested} cannot run here: {lacking}",
             "hardware.attention_backend=auto takes the fastest that can",
         )
+    if requested == "blocked" and machine.device_type != "cpu":
+        raise ConfigError(
+            f"hardware.attention_backend=blocked is for a CPU, and the device is {machine.device_type}",
+            "hardware.attention_backend=auto takes the fastest that can run",
+        )
     runnable = [name for name, lack in missing.items() if not lack]
+    if machine.device_type == "cpu":
+        runnable = ["blocked"]
     backend = (runnable or ["sdpa"])[0] if requested == "auto" else requested
     is_slow = machine.device_type != "cpu" and backend in ("sdpa", "reference")
     if is_slow and total_tokens > SLOW_TOKENS and not allow_slow:
@@ -143,6 +151,8 @@ def _line(machine: Machine, backend: str, requested: str, missing: dict[str, str
         return f"{line}, by {'torch.nn.attention.varlen' if by_module else 'the operator under torch'}"
     if backend == "flash":
         return f"{line}, by the package flash-attn"
+    if machine.device_type == "cpu":
+        return line if backend == "blocked" else f"{line}; faster here: hardware.attention_backend=blocked"
     runnable = [name for name, lack in missing.items() if not lack]
     if runnable:
         return f"{line}; faster here: hardware.attention_backend={runnable[0]}"

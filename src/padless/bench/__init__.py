@@ -1,1 +1,1 @@
-"""Measurements that users can repeat: kills at named moments (``chaos``) and the time a resume takes (``resume``)."""
+"""Measurements that users can repeat: kills, resumes, and speed beside what people use today."""

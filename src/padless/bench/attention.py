@@ -20,7 +20,7 @@ from padless.bench.turns import workers
 DEFAULTS = {
     "lengths": "64,256,1024,4096,8192",
     "cases": "web,long,short",
-    "backends": "reference,sdpa,padded",
+    "backends": "reference,blocked,sdpa,padded",
     "windows": "global,128",
     "tokens": "8192",
     "heads": "6",
@@ -31,7 +31,7 @@ DEFAULTS = {
     "folder": "runs/bench/attention",
 }
 _MIXED_OF = 20  # batches that the documents of a mixed one are drawn for, at random
-_BACKENDS = ("reference", "sdpa", PADDED)
+_BACKENDS = ("reference", "blocked", "sdpa", PADDED)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def summarise(places: list[Place], spent: Spent, facts: dict[str, object]) -> Be
             rates = tuple(tokens / each for each in seconds)
             result.figures.append(Figure(place.name, who, "real tokens/s, forward and backward", rates))
         for who, seconds in by_who.items():
-            if "sdpa" in by_who and who != "sdpa":
-                values = tuple(theirs / ours for theirs, ours in zip(seconds, by_who["sdpa"], strict=True))
-                result.ratios.append(Ratio(f"{place.name}: sdpa over {who}", values))
+            if "blocked" in by_who and who != "blocked":
+                values = tuple(theirs / ours for theirs, ours in zip(seconds, by_who["blocked"], strict=True))
+                result.ratios.append(Ratio(f"{place.name}: blocked over {who}", values))
     return result

@@ -29,6 +29,7 @@ from padless.kernels.select import kernels_line
 from padless.model.compiled import compile_layers, compile_line
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from padless.optim.stable_adamw import build_optimizer
 from padless.plan.devices import peak_flops
 from padless.plan.flops import step_flops
 
@@ -162,9 +163,8 @@ def _pinned(batch: PackedBatch, device: torch.device) -> PackedBatch:
 
 
 def _optimizer(network: MaskedLM, is_gpu: bool) -> torch.optim.Optimizer:
-    """Return the optimizer that the trainer builds, which no bench may import by name."""
-    name = "padless.optim.stable_adamw" if importlib.util.find_spec("padless.optim") else "padless.train.optimizer"
-    return importlib.import_module(name).build_optimizer(network, OPTIMIZER, PEAK_LR, WEIGHT_DECAY, is_gpu)
+    """Return the optimizer that the trainer builds, as a run does."""
+    return build_optimizer(network, OPTIMIZER, PEAK_LR, WEIGHT_DECAY, is_gpu)
 
 
 def _runnable(device_type: str) -> list[str]:

@@ -19,7 +19,7 @@ DEFAULTS = {
     "tokens": "16384",
     "rows": "32",
     "precision": "bf16",
-    "backend": "sdpa",
+    "backend": "blocked",
     "compile": "false",
     "allocator": "default",
     "folder": "runs/bench/inference",

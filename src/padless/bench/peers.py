@@ -7,8 +7,6 @@ A step is what a trainer does: gradients to None, forward, backward, norm of all
 
 import contextlib
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,7 @@ from padless.bench.shapes import OPTIMIZER, PADLESS, PEAK_LR, ROPE, SPARSE, WEIG
 from padless.config.schema import ModelConfig
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from padless.optim.stable_adamw import build_optimizer
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[object]:
@@ -80,9 +79,7 @@ def _compile_layers(layers: Any) -> None:  # a ModuleList, which pyright sees as
 
 def our_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer that the trainer builds."""
-    name = "padless.optim.stable_adamw" if importlib.util.find_spec("padless.optim") else "padless.train.optimizer"
-    module = importlib.import_module(name)
-    return module.build_optimizer(model, OPTIMIZER, PEAK_LR, WEIGHT_DECAY, False)
+    return build_optimizer(model, OPTIMIZER, PEAK_LR, WEIGHT_DECAY, False)
 
 
 def their_optimizer(model: nn.Module) -> torch.optim.Optimizer:

@@ -51,7 +51,7 @@ class Setting:
     tokens: int = 8192
     rows: int = 32
     precision: str = "bf16"
-    backend: str = "sdpa"
+    backend: str = "blocked"
     is_compiled: bool = False
     allocator: str = "default"
 

@@ -22,7 +22,7 @@ DEFAULTS = {
     "tokens": "8192",
     "rows": "32",
     "precision": "bf16",
-    "backend": "sdpa",
+    "backend": "blocked",
     "compile": "false",
     "allocator": "default",
     "folder": "runs/bench/step",

@@ -198,7 +198,12 @@ def _check_hardware(hardware: HardwareConfig, total_tokens: int) -> None:
     if hardware.device == "cpu" and backend in ("varlen", "flash"):
         raise ConfigError(
             f"hardware.attention_backend={backend} needs a GPU, but hardware.device=cpu",
-            "use hardware.attention_backend=auto or sdpa",
+            "use hardware.attention_backend=auto, which takes blocked on a CPU",
+        )
+    if hardware.device == "gpu" and backend == "blocked":
+        raise ConfigError(
+            "hardware.attention_backend=blocked is for a CPU, but hardware.device=gpu",
+            "use hardware.attention_backend=auto, which takes the fastest that the GPU can run",
         )
     if hardware.device == "cpu" and hardware.precision == "fp16":
         raise ConfigError(

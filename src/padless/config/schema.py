@@ -13,7 +13,7 @@ MaskShape = Literal["constant", "linear", "step"]
 BadStepPolicy = Literal["stop", "skip", "rewind"]
 SpikePolicy = Literal["report", "stop", "skip", "rewind"]
 Kept = Literal["weights", "optimizer", "clock"]
-Backend = Literal["auto", "reference", "sdpa", "varlen", "flash"]
+Backend = Literal["auto", "reference", "blocked", "sdpa", "varlen", "flash"]
 PROFILE_FROM_STEP = 10  # what run.profile_from_step is unless somebody asks: the steps before it warm up
 
 

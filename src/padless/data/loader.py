@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from padless.data.batch import PackedBatch
-from padless.data.collate import Block, MaskedBlock, collate
+from padless.data.collate import Block, MaskedBlock, collate, masked_rows
 from padless.data.masking import MaskingRule, mask_tokens, training_generator
 from padless.schedule.skipped import SkippedRange
 
@@ -39,6 +39,7 @@ class BatchRules:
     masking: MaskingRule
     seed: int
     phase_index: int
+    pads_masked_rows: bool = False  # to a number that depends on tokens and rate alone: shapes stay fixed on a GPU
 
 
 @dataclass
@@ -144,4 +145,5 @@ class StepLoader:
             generator = training_generator(rules.seed, rules.phase_index, step, *block_id, seen[block_id])
             seen[block_id] += 1
             masked.append(MaskedBlock(block, *mask_tokens(block.tokens_T, mask_rate, rules.masking, generator)))
-        return collate(masked, rules.block_tokens, rules.max_seq_len, rules.pad_id)
+        rows = masked_rows(len(blocks) * rules.block_tokens, mask_rate) if rules.pads_masked_rows else None
+        return collate(masked, rules.block_tokens, rules.max_seq_len, rules.pad_id, rows)

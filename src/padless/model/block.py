@@ -9,7 +9,7 @@ from padless.attention import blocked
 from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.config.schema import ModelConfig
 from padless.model.mlp import Mlp
-from padless.model.rope import RopeTable, rotate
+from padless.model.rope import RopeTable, rotate_packed
 from padless.model.row_chunks import AttentionPart, attention_half, mlp_half
 
 
@@ -38,8 +38,8 @@ class Attention(nn.Module):
 
     def forward(self, hidden_TD: Tensor, layout: SegmentLayout, table: RopeTable) -> Tensor:
         """Return the update of hidden_TD."""
-        qkv_T3NH = self.Wqkv(hidden_TD).view(hidden_TD.shape[0], 3, self.num_heads, -1)
-        out_TNH = self._attend(rotate(qkv_T3NH, table), layout, self.window_tokens)
+        qkv_T3NH = rotate_packed(self.Wqkv(hidden_TD), self.num_heads, table)
+        out_TNH = self._attend(qkv_T3NH, layout, self.window_tokens)
         return self.out_drop(self.Wo(out_TNH.flatten(1)))
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from padless.attention.api import SegmentLayout
 from padless.model.block import Layer
 from padless.model.masked_lm import MaskedLM
-from padless.model.rope import RopeTable, rotate
+from padless.model.rope import RopeTable, rotate_packed
 
 MAX_GRAPHS = 8
 """Graphs a half may have; what would need more runs uncompiled."""
@@ -99,8 +99,8 @@ def _forward(layer: Layer, hidden_TD: Tensor, layout: SegmentLayout, table: Rope
     norm = layer.attn_norm
     norm_D, eps = (norm.weight, norm.eps) if isinstance(norm, torch.nn.LayerNorm) else (None, 0.0)
     qkv_TE = _compiled("before attention")(hidden_TD, norm_D, eps, attention.Wqkv.weight)
-    qkv_T3NH = qkv_TE.view(qkv_TE.shape[0], 3, attention.num_heads, -1)
-    out_TNH = attention._attend(rotate(qkv_T3NH, table), layout, attention.window_tokens)
+    qkv_T3NH = rotate_packed(qkv_TE, attention.num_heads, table)
+    out_TNH = attention._attend(qkv_T3NH, layout, attention.window_tokens)
     dropouts = (attention.out_drop.p, mlp.drop.p) if layer.training else (0.0, 0.0)
     weights = (attention.Wo.weight, mlp.Wi.weight, mlp.Wo.weight)
     eps = layer.mlp_norm.eps

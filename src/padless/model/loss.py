@@ -26,7 +26,7 @@ from padless.data.batch import IGNORED
 from padless.kernels.select import uses_triton
 from padless.model.tied import TiedGradient
 
-_TILE_CPU = (1024, 512)  # rows, columns: 1 MiB of bf16 logits, which stay in a core's second-level cache
+_TILE_CPU = (2560, 512)  # rows, columns: more rows read and write the matrix and its gradient less often
 _TILE_GPU = (8192, 16_384)  # 512 MiB of fp32 logits
 _CHUNK_LOGITS_TRITON = 2**27
 
@@ -85,7 +85,9 @@ class _Tiles:
         cuts = -(-num_rows // tile[0])
         self.rows, self.columns = -(-num_rows // cuts), min(tile[1], num_columns)
         self._low = x_MD.new_empty(self.rows * self.columns)
-        self._fp32 = self._low if x_MD.dtype == torch.float32 else self._low.new_empty(self._low.shape, dtype=torch.float32)
+        self._fp32 = (
+            self._low if x_MD.dtype == torch.float32 else self._low.new_empty(self._low.shape, dtype=torch.float32)
+        )
 
     def row_slices(self) -> Iterator[slice]:
         """Yield the rows of one row of tiles after the other."""
@@ -190,13 +192,13 @@ class _CrossEntropy(torch.autograd.Function):
 def _gradients(
     tiles: _Tiles | None, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, lse_M: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, against the other factor."""
-    fp32 = {"dtype": torch.float32, "device": x_MD.device}
-    grad_x_MD = torch.zeros(x_MD.shape, **fp32)
+    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, by the other factor."""
+    grad_x_MD = torch.zeros_like(x_MD, dtype=torch.float32)
     if tiles is None:
-        return grad_x_MD, torch.zeros(weight_VD.shape, **fp32), torch.zeros(weight_VD.shape[0], **fp32)
-    grad_weight_VD = torch.empty(weight_VD.shape, **fp32)
-    grad_bias_V = torch.empty(weight_VD.shape[0], **fp32)
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        return grad_x_MD, grad_weight_VD, torch.zeros_like(grad_weight_VD[:, 0])
+    grad_weight_VD = torch.empty_like(weight_VD, dtype=torch.float32)
+    grad_bias_V = torch.empty_like(grad_weight_VD[:, 0])
     for rows in tiles.row_slices():
         x_RD, lse_R1, grad_x_RD = x_MD[rows], lse_M[rows, None], grad_x_MD[rows]
         for columns in tiles.column_slices():

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from padless.kernels.select import uses_triton
+
 
 @dataclass(frozen=True)
 class RopeTable:
@@ -71,6 +73,22 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return _turn(grads[0], ctx.table, -1), None
+
+
+def rotate_packed(qkv_TE: Tensor, num_heads: int, table: RopeTable) -> Tensor:
+    """Return what ``Wqkv`` puts out as qkv_T3NH with queries and keys rotated; where Triton runs, in place.
+
+    Args:
+        qkv_TE: [T, 3 N H].
+        num_heads: N.
+        table: the layer's rotation.
+    """
+    shape = (qkv_TE.shape[0], 3, num_heads, -1)
+    if uses_triton(qkv_TE.device.type):
+        from padless.kernels.triton_rope import rotate_in_place
+
+        return rotate_in_place(qkv_TE, table.cos_T11C.flatten(1), table.sin_T11C.flatten(1)).view(shape)
+    return rotate(qkv_TE.view(shape), table)
 
 
 def rotate(qkv_T3NH: Tensor, table: RopeTable) -> Tensor:

@@ -1,5 +1,5 @@
-"""One layer on a CPU: forward and backward by hand, a few hundred rows at a time, so that what a row passes through stays
-in a core's cache and only what the backward pass needs is kept.
+"""One layer on a CPU: forward and backward by hand, a few hundred rows at a time, so that what a row passes through
+stays in a core's cache and only what the backward pass needs is kept.
 
 The mathematics is that of :class:`padless.model.block.Layer`, which every other device runs module by module. Kept a
 layer: the residual stream before each half, rotated queries, keys and values, the attention's result, and what ``Wi``
@@ -11,8 +11,8 @@ puts out; norms and activations are computed again. Sums and norms are fp32, mat
 Rotation here pairs neighbours instead of halves: the rows of Wqkv are put into that order as they are cast, which
 leaves every product of a query and a key as it is.
 
-Legend: T packed tokens, C rows of a chunk, D model width, N heads, H head width, I GeGLU width, P padded rows, 3 = query,
-key, value.
+Legend: T packed tokens, C rows of a chunk, D model width, N heads, H head width, I GeGLU width, P padded rows, 3 =
+query, key, value.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ from padless.attention.blocked import Rows, attend_rows, attend_rows_backward, n
 from padless.model.rope import RopeTable
 
 CHUNK_ROWS = 512
+_aten: Any = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class _Norm:
         if self.weight_D is None:
             torch.add(residual_CD, grad_CD, out=out_CD)
             return
-        grad_x_CD, grad_D, _ = torch.ops.aten.native_layer_norm_backward(
+        grad_x_CD, grad_D, _ = _aten.native_layer_norm_backward(
             grad_CD.to(self.x_TD.dtype),
             self.x_TD[chunk],
             (self.x_TD.shape[1],),
@@ -298,7 +299,7 @@ class _MlpHalf(torch.autograd.Function):
             grad_CI, active_CI = low_CD @ low_wo, F.gelu(input_CI)
             grad_gate_CI = grad_CI * active_CI
             _add_product(grad_wo, low_CD.t(), active_CI.mul_(gate_CI))
-            grad_input_CI = torch.ops.aten.gelu_backward(grad_CI.mul_(gate_CI), input_CI)
+            grad_input_CI = _aten.gelu_backward(grad_CI.mul_(gate_CI), input_CI)
             normed_CD = norm.again(chunk)
             _add_product(grad_wi[:inner], grad_input_CI.t(), normed_CD)
             _add_product(grad_wi[inner:], grad_gate_CI.t(), normed_CD)

@@ -8,9 +8,11 @@ from typing import Literal
 
 import torch
 
+from padless.allocator import keep_freed_memory
 from padless.attention.select import choose_backend
 from padless.config.schema import Config
 from padless.errors import ConfigError
+from padless.kernels.select import kernels_line
 from padless.plan.devices import peak_flops
 from padless.train.world import World
 
@@ -95,6 +97,11 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
     name = torch.cuda.get_device_name(device) if world.is_gpu else f"{torch.get_num_threads()} CPU threads"
     peak, peak_line = _find_peak(device, precision)
     lines = [f"hardware: {world.size} x {device.type} ({name}), {_WORDS[precision]}; {peak_line}", backend_line]
+    if device.type == "cpu":
+        if keep_freed_memory():
+            lines.append("allocator: memory that a step frees is kept for the next")
+    else:
+        lines.append(kernels_line(device.type))
     return Compute(device, _DTYPES[precision], backend, peak), lines
 
 

@@ -20,6 +20,7 @@ from padless.data.preflight import PreparedData
 from padless.export.importer import LoadedSource
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from padless.optim.stable_adamw import build_optimizer, load_optimizer_state
 from padless.schedule.phases import PhasePlan
 from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup
@@ -37,7 +38,6 @@ from padless.train.composer_model import ComposerMaskedLM, count_segments, count
 from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
 from padless.train.loss_scale import LossScale
-from padless.train.optimizer import build_optimizer, load_optimizer_state
 from padless.train.out_of_memory import out_of_memory_on
 from padless.train.phase_loader import open_loader
 from padless.train.throughput import DataWaitWatch, Speedometer

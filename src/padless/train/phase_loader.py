@@ -53,7 +53,15 @@ def open_loader(
     masking = MaskingRule.build(
         config.model.vocab_size, data.mask_id, data.special_ids, phase.masking.mask_share, phase.masking.random_share
     )
-    rules = BatchRules(config.data.block_tokens, phase.max_seq_len, data.pad_id, masking, config.run.seed, plan.index)
+    rules = BatchRules(
+        config.data.block_tokens,
+        phase.max_seq_len,
+        data.pad_id,
+        masking,
+        config.run.seed,
+        plan.index,
+        pads_masked_rows=world.is_gpu,
+    )
     cut_blocks = world.size * config.hardware.microbatch_blocks
     microbatches = leave_out(reader.microbatches(position_blocks), position_blocks, cut_blocks, left_out)
     return StepLoader(microbatches, rules, world.rank, world.exchange, wish_to_stop)

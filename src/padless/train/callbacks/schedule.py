@@ -11,8 +11,8 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 
+from padless.optim.stable_adamw import set_schedule
 from padless.train.callbacks.record import StepRecord, step_number
-from padless.train.optimizer import set_schedule
 
 
 class ApplySchedule(Callback):

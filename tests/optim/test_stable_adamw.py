@@ -2,11 +2,12 @@ import copy
 
 import pytest
 import torch
+from optimi import StableAdamW
 from torch import nn
 
 from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
-from padless.train.optimizer import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
+from padless.optim.stable_adamw import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
 
 CONFIG = OptimizerConfig(beta1=0.9, beta2=0.98, eps=1e-6)
 
@@ -101,3 +102,47 @@ def test_the_state_of_another_optimizer_is_refused_by_file(spoil, message):
     spoil(saved)
     with pytest.raises(CheckpointError, match=rf"the optimizer state in a\.pt has {message}"):
         load_optimizer_state(model, build_optimizer(model, CONFIG, 3e-3, 1e-2, is_gpu=False), saved, "a.pt")
+
+
+class TwoMatrices(nn.Module):
+    """One of several pieces and one of a few elements."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.large = nn.Parameter(torch.randn(300, 700, generator=generator))
+        self.small = nn.Parameter(torch.randn(3, 5, generator=generator))
+
+
+def test_the_cpu_optimizer_follows_torch_optimi():
+    """Only the order of one sum differs: 20 steps, with and without clipping, to 1e-6 of values around 1."""
+    mine, theirs = TwoMatrices(), TwoMatrices()
+    settings = {"lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 1e-2, "max_lr": 2e-2}
+    one = build_optimizer(mine, CONFIG, 2e-2, 1e-2, is_gpu=False)
+    other = StableAdamW(theirs.parameters(), decouple_lr=True, triton=False, foreach=False, **settings)
+    generator = torch.Generator().manual_seed(1)
+    for number in range(20):
+        for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn(a.shape, generator=generator) * (30.0 if number == 10 else 1.0)
+            b.grad = a.grad.clone()
+        set_schedule(one, 1e-2, 2e-2, 1e-2)
+        one.step()
+        other.step()
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+def test_state_saved_by_one_implementation_goes_on_in_the_other():
+    """What torch-optimi keeps beside the moments is made anew, so that a run can move between CPU and GPU."""
+    model, other = TwoMatrices(), TwoMatrices()
+    optimizer = build_optimizer(model, CONFIG, 2e-2, 1e-2, is_gpu=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    groups = [{"params": [*other.parameters()], "decays": True}, {"params": [], "decays": False}]
+    elsewhere = StableAdamW(groups, lr=1e-2, triton=False, foreach=False)
+    load_optimizer_state(other, elsewhere, optimizer_state(model, optimizer), "a.pt")
+    state = elsewhere.state[other.large]
+    assert torch.equal(state["exp_avg"], optimizer.state[model.large]["exp_avg"])
+    assert float(state["eps_sq"]) > 0
+    assert int(elsewhere.param_groups[0]["step"]) == 1

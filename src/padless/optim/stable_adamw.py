@@ -1,38 +1,44 @@
-"""StableAdamW from torch-optimi (Wortsman et al. 2023, arXiv 2304.13013) as the recipe uses it.
+"""StableAdamW (Wortsman et al. 2023, arXiv 2304.13013) as the recipe uses it.
 
 No decay on norms and biases. Decay is decoupled from the learning rate: a step shrinks a weight by
-``weight_decay x lr / max_lr``, and ``max_lr`` is the phase's peak, set anew at each hand-over. The kernel is chosen by
-device, never by what happens to be installed.
+``weight_decay x lr / max_lr``, and ``max_lr`` is the phase's peak, set anew at each hand-over. The implementation is
+chosen by device, never by what happens to be installed: torch-optimi's Triton kernel on a GPU,
+:mod:`padless.optim.in_cache` on a CPU. Their saved states are the same.
 """
 
 from typing import Any
 
 import torch
-from optimi import StableAdamW
 from torch import nn
 
 from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
+from padless.optim.in_cache import InCacheStableAdamW
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, peak_lr: float, weight_decay: float, is_gpu: bool
-) -> StableAdamW:
+) -> torch.optim.Optimizer:
     """Return the optimizer over ``model``: matrices with decay, norms and biases without."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     undecayed = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": decayed, "decays": True}, {"params": undecayed, "decays": False, "weight_decay": 0.0}]
+    betas = (config.beta1, config.beta2)
+    if not is_gpu:
+        return InCacheStableAdamW(groups, peak_lr, peak_lr, betas, config.eps, weight_decay)
+    from optimi import StableAdamW  # brings Triton and torch's compiler, which a CPU does without
+
     return StableAdamW(
         groups,
         lr=peak_lr,
-        betas=(config.beta1, config.beta2),
+        betas=betas,
         eps=config.eps,
         weight_decay=weight_decay,
         decouple_lr=True,
         max_lr=peak_lr,
-        triton=is_gpu,
+        triton=True,
         foreach=False,
     )
 
@@ -47,7 +53,11 @@ def set_schedule(optimizer: torch.optim.Optimizer, lr: float, peak_lr: float, we
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
     """Return moments by parameter name and each group's step counter, ready for a checkpoint."""
-    moments = {name: dict(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state}
+    moments = {
+        name: {key: optimizer.state[parameter][key] for key in _MOMENTS}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
     counters = {str(number): group.get("step") for number, group in enumerate(optimizer.param_groups)}
     return {"moments": moments, "group_steps": counters}
 
@@ -68,11 +78,14 @@ def load_optimizer_state(
     """
     _refuse_other_state(optimizer, saved, origin)
     parameters = dict(model.named_parameters())
+    group_of = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     for name, state in saved["moments"].items():
-        device = parameters[name].device
-        optimizer.state[parameters[name]] = {
-            key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()
-        }
+        parameter = parameters[name]
+        init_state = getattr(optimizer, "_init_state", None)
+        if init_state is not None:  # torch-optimi's scratch tensors beside the moments
+            init_state(group_of[parameter], optimizer.state[parameter], parameter)
+        for key in _MOMENTS:
+            optimizer.state[parameter][key] = state[key].to(parameter.device)
     for number, group in enumerate(optimizer.param_groups):
         step = saved["group_steps"][str(number)]
         if step is not None:

@@ -1,0 +1,1 @@
+"""The optimizer: StableAdamW, its schedule and its state."""
