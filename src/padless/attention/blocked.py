@@ -17,6 +17,7 @@ Legend: T packed tokens, P padded rows, N heads, H head width, R blocks, B token
 of a group, L places a segment, Q queries at a time.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,7 +33,7 @@ from padless.errors import ConfigError
 
 _LEAST_BLOCK_TOKENS = 32
 _LEAST_QUERIES = 64
-_PIECE_SCORES = 1 << 19  # scores held at once: 1 MiB in bf16, which stays in a core's second-level cache
+_PIECE_SCORES = 1 << 19  # scores of one buffer: 1 MiB in bf16, which stays in a core's second-level cache
 
 
 _aten: Any = torch.ops.aten  # operators with ``out``, which torch's functions do not offer
@@ -83,6 +84,23 @@ def plan_rows(layout: SegmentLayout, window_tokens: int | None) -> Rows:
         return Rows(layout.num_tokens, 0, 0, 0)
     block = max(_LEAST_BLOCK_TOKENS, reach)
     return Rows(layout.num_tokens, reach, block, -(-layout.num_tokens // block))
+
+
+class Scratch:
+    """Buffers that one piece after the other writes its scores into, so that they stay in the cache.
+
+    Args:
+        like: gives dtype and device.
+        size: scores of the largest piece.
+        count: how many are needed at once.
+    """
+
+    def __init__(self, like: Tensor, size: int, count: int) -> None:
+        self._buffers = [like.new_empty(size) for _ in range(count)]
+
+    def take(self, which: int, *shape: int) -> Tensor:
+        """Return buffer ``which`` in this shape; what it held is lost."""
+        return self._buffers[which][: math.prod(shape)].view(shape)
 
 
 def new_rows(rows: Rows, num_heads: int, width: int, like: Tensor) -> Tensor:
@@ -140,9 +158,13 @@ def _windows(x_PH: Tensor, rows: Rows, start: int, stop: int) -> Tensor:
     )
 
 
+def _blocks_at_once(rows: Rows) -> int:
+    return max(1, _PIECE_SCORES // (rows.block_tokens * rows.window_keys))
+
+
 def _pieces(rows: Rows, num_heads: int) -> Iterator[tuple[int, int, int]]:
     """Yield head, first and last block of what is computed at once."""
-    step = max(1, _PIECE_SCORES // (rows.block_tokens * rows.window_keys))
+    step = _blocks_at_once(rows)
     for head in range(num_heads):
         for start in range(0, rows.num_blocks, step):
             yield head, start, min(rows.num_blocks, start + step)
@@ -175,12 +197,14 @@ def _local(qkv_3NPH: Tensor, layout: SegmentLayout, rows: Rows, out_NTH: Tensor,
     _, num_heads, _, width = qkv_3NPH.shape
     bias_RBW = _hidden_bias(layout, rows, qkv_3NPH.dtype)
     kept = qkv_3NPH.new_empty((num_heads, *bias_RBW.shape)) if keep else None
-    block = rows.block_tokens
+    block, keys = rows.block_tokens, rows.window_keys
+    scratch = Scratch(qkv_3NPH, min(rows.num_blocks, _blocks_at_once(rows)) * block * keys, 1)
     for head, start, stop in _pieces(rows, num_heads):
         q_PH, k_PH, v_PH = qkv_3NPH[:, head]
         q_rBH = _scaled(_blocks_of(q_PH, rows, start, stop))
         k_rHW = _windows(k_PH, rows, start, stop).transpose(1, 2)
-        scores_rBW = torch.baddbmm(bias_RBW[start:stop], q_rBH, k_rHW)
+        scores_rBW = scratch.take(0, stop - start, block, keys)
+        torch.baddbmm(bias_RBW[start:stop], q_rBH, k_rHW, out=scores_rBW)
         target = scores_rBW if kept is None else kept[head, start:stop]
         probs_rBW = _softmax(scores_rBW, -1, False, out=target)
         out_rBH = torch.bmm(probs_rBW, _windows(v_PH, rows, start, stop))
@@ -196,6 +220,7 @@ def _local_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, kept: Tensor, rows: 
     padded = grad_out_NTH.new_zeros((rows.num_blocks * block, width)) if num_tokens % block else None
     previous = -1
     grad_PH = grad_out_NTH[0]
+    scratch = Scratch(qkv_3NPH, min(rows.num_blocks, _blocks_at_once(rows)) * block * rows.window_keys, 1)
     for head, start, stop in _pieces(rows, num_heads):
         if head != previous:
             previous, grad_PH = head, grad_out_NTH[head]
@@ -205,7 +230,8 @@ def _local_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, kept: Tensor, rows: 
         q_PH, k_PH, v_PH = qkv_3NPH[:, head]
         probs_rBW = kept[head, start:stop]
         grad_rBH = grad_PH[start * block : stop * block].view(stop - start, block, width)
-        grad_scores_rBW = torch.bmm(grad_rBH, _windows(v_PH, rows, start, stop).transpose(1, 2))
+        grad_scores_rBW = scratch.take(0, stop - start, block, rows.window_keys)
+        torch.bmm(grad_rBH, _windows(v_PH, rows, start, stop).transpose(1, 2), out=grad_scores_rBW)
         grad_v_rWH = torch.bmm(probs_rBW.transpose(1, 2), grad_rBH)
         _softmax_backward_(grad_scores_rBW, probs_rBW)
         grad_q_rBH = torch.bmm(grad_scores_rBW, _windows(k_PH, rows, start, stop))
@@ -294,10 +320,19 @@ def _padding_bias(layout: SegmentLayout, group: Group, number: int, like_eLH: Te
     return layout.cached(("blocked_padding", number, like_eLH.shape[0], like_eLH.dtype), build)
 
 
-def _probabilities(q_eQH: Tensor, k_eLH: Tensor, bias_e1L: Tensor | None) -> Tensor:
+def _probabilities(q_eQH: Tensor, k_eLH: Tensor, bias_e1L: Tensor | None, scores_eQL: Tensor) -> Tensor:
+    """Put the probabilities into ``scores_eQL`` and return it."""
     k_eHL = k_eLH.transpose(1, 2)
-    scores_eQL = torch.bmm(q_eQH, k_eHL) if bias_e1L is None else torch.baddbmm(bias_e1L, q_eQH, k_eHL)
+    if bias_e1L is None:
+        torch.bmm(q_eQH, k_eHL, out=scores_eQL)
+    else:
+        torch.baddbmm(bias_e1L, q_eQH, k_eHL, out=scores_eQL)
     return _softmax(scores_eQL, -1, False, out=scores_eQL)
+
+
+def _largest_cut(entries: int, places: int) -> int:
+    queries = min(places, max(_LEAST_QUERIES, _PIECE_SCORES // places))
+    return min(entries, max(1, _PIECE_SCORES // (queries * places))) * queries * places
 
 
 def _cuts(entries: int, places: int) -> Iterator[tuple[slice, slice]]:
@@ -316,9 +351,11 @@ def _whole(qkv_3NTH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> None:
         q_eLH, k_eLH, v_eLH = (places.take(x_NTH) for x_NTH in qkv_3NTH)
         bias_e1L = _padding_bias(layout, group, number, q_eLH)
         out_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 1)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
             bias = None if bias_e1L is None else bias_e1L[some]
-            probs_eQL = _probabilities(_scaled(q_eLH[some, queries]), k_eLH[some], bias)
+            q_eQH = _scaled(q_eLH[some, queries])
+            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *q_eQH.shape[:2], places.places))
             out_eLH[some, queries] = torch.bmm(probs_eQL, v_eLH[some])
         places.put(out_NTH, out_eLH)
 
@@ -332,11 +369,13 @@ def _whole_backward(grad_out_NTH: Tensor, qkv_3NTH: Tensor, layout: SegmentLayou
         grad_out_eLH = places.take(grad_out_NTH, zero_padding=True)
         bias_e1L = _padding_bias(layout, group, number, q_eLH)
         grad_q_eLH, grad_k_eLH, grad_v_eLH = (torch.empty_like(grad_out_eLH) for _ in range(3))
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 2)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
             bias = None if bias_e1L is None else bias_e1L[some]
             q_eQH, grad_eQH = _scaled(q_eLH[some, queries]), grad_out_eLH[some, queries]
-            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias)
-            grad_scores_eQL = torch.bmm(grad_eQH, v_eLH[some].transpose(1, 2))
+            shape = *q_eQH.shape[:2], places.places
+            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *shape))
+            grad_scores_eQL = torch.bmm(grad_eQH, v_eLH[some].transpose(1, 2), out=scratch.take(1, *shape))
             _sum_pieces(grad_v_eLH[some], torch.bmm(probs_eQL.transpose(1, 2), grad_eQH), queries)
             _softmax_backward_(grad_scores_eQL, probs_eQL)
             torch.mul(torch.bmm(grad_scores_eQL, k_eLH[some]), width**-0.5, out=grad_q_eLH[some, queries])

@@ -128,7 +128,7 @@ class _Norm:
     def backward(self, chunk: slice, grad_CD: Tensor, residual_CD: Tensor, out_CD: Tensor) -> None:
         """Put the gradient of x, with the residual's own added, into ``out_CD``; add up the weight's."""
         if self.weight_D is None:
-            torch.add(residual_CD, grad_CD, out=out_CD)
+            _add_low(residual_CD, grad_CD, out_CD)
             return
         grad_x_CD, grad_D, _ = _aten.native_layer_norm_backward(
             grad_CD.to(self.x_TD.dtype),
@@ -173,12 +173,17 @@ def _turned_pairs(x_CEH: Tensor, turn_C1P: Tensor) -> Tensor:
     return torch.view_as_real(x_CEP.mul_(turn_C1P)).flatten(-2)
 
 
+def _add_low(x_CD: Tensor, low_CD: Tensor, out_CD: Tensor) -> None:
+    """Put an fp32 sum into ``out_CD``; copying first is faster than an addition that has to convert."""
+    torch.add(x_CD, low_CD.to(x_CD.dtype), out=out_CD)
+
+
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add a product to an fp32 sum."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:
-        total.add_(left @ right)
+        total.add_((left @ right).to(total.dtype))
 
 
 def _zeros_fp32(weight: Tensor) -> Tensor:
@@ -215,7 +220,7 @@ class _AttentionHalf(torch.autograd.Function):
         kept = attend_rows(qkv_3NPH, layout, rows, out_TNH.transpose(0, 1), keep)
         result_TD = torch.empty_like(hidden_TD)
         for chunk in _chunks(num_tokens):
-            torch.add(hidden_TD[chunk], out_TNH[chunk].flatten(1) @ low_wo.t(), out=result_TD[chunk])
+            _add_low(hidden_TD[chunk], out_TNH[chunk].flatten(1) @ low_wo.t(), result_TD[chunk])
         if keep:
             saved = [hidden_TD, norm.mean_T1, norm.rstd_T1, norm_D, low_wqkv, low_wo, qkv_3NPH, out_TNH, kept]
             ctx.save_for_backward(*saved)
@@ -279,7 +284,7 @@ class _MlpHalf(torch.autograd.Function):
             place = chunk if keep else slice(0, normed_CD.shape[0])
             input_CI = torch.mm(normed_CD, low_wi[:inner].t(), out=input_TI[place])
             gate_CI = torch.mm(normed_CD, low_wi[inner:].t(), out=gate_TI[place])
-            torch.add(hidden_TD[chunk], F.gelu(input_CI).mul_(gate_CI) @ low_wo.t(), out=result_TD[chunk])
+            _add_low(hidden_TD[chunk], F.gelu(input_CI).mul_(gate_CI) @ low_wo.t(), result_TD[chunk])
         if keep:
             saved = hidden_TD, norm.mean_T1, norm.rstd_T1, norm_D, low_wi, low_wo, input_TI, gate_TI
             ctx.save_for_backward(*saved)
@@ -303,7 +308,7 @@ class _MlpHalf(torch.autograd.Function):
             normed_CD = norm.again(chunk)
             _add_product(grad_wi[:inner], grad_input_CI.t(), normed_CD)
             _add_product(grad_wi[inner:], grad_gate_CI.t(), normed_CD)
-            grad_normed_CD = (grad_input_CI @ low_wi[:inner]).float() + grad_gate_CI @ low_wi[inner:]
+            grad_normed_CD = torch.addmm(grad_input_CI @ low_wi[:inner], grad_gate_CI, low_wi[inner:])
             norm.backward(chunk, grad_normed_CD, grad_TD[chunk], grad_hidden_TD[chunk])
         wi_dtype, wo_dtype = ctx.dtypes
         return grad_hidden_TD, norm.grad_D, grad_wi.to(wi_dtype), grad_wo.to(wo_dtype), None, None, None
