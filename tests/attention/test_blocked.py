@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from padless.attention import blocked, reference
+from padless.attention import blocked, in_pieces, reference
 from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.errors import ConfigError
 
@@ -59,7 +59,7 @@ def test_blocked_equals_reference_at_any_lengths_and_window(lengths: list[int], 
 
 @pytest.mark.parametrize("piece_scores", [1, 5_000, 100_000])
 def test_how_the_work_is_cut_does_not_change_the_result(piece_scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocked, "_PIECE_SCORES", piece_scores)
+    monkeypatch.setattr(in_pieces, "PIECE_SCORES", piece_scores)
     assert_equals_reference((300, 40, 41, 129), None)
     assert_equals_reference((300, 40, 41, 129), 32)
 

@@ -30,10 +30,10 @@ def test_lengths_over_the_batch_are_refused():
 
 def test_ratios_are_of_the_same_repeat():
     place = Place("length 4, global", (4, 4), None)
-    spent = {place.name: {"sdpa": [1.0, 2.0], "padded": [2.0, 6.0]}}
+    spent = {place.name: {"blocked": [1.0, 2.0], "padded": [2.0, 6.0]}}
     result = summarise([place], spent, {})
     assert [(ratio.name, ratio.values) for ratio in result.ratios] == [
-        ("length 4, global: sdpa over padded", (2.0, 3.0))
+        ("length 4, global: blocked over padded", (2.0, 3.0))
     ]
     assert result.figures[0].values == (8.0, 4.0)
 
@@ -43,5 +43,5 @@ def test_a_small_run_measures_every_backend(tmp_path, capsys):
     settings = ["lengths=16", "cases=short", "tokens=128", "heads=2", "width=16", "repeats=2"]
     bench([*settings, f"folder={tmp_path}"], as_json=True)
     plain = json.loads(capsys.readouterr().out)
-    assert {each["who"] for each in plain["figures"]} == {"reference", "sdpa", "padded"}
+    assert {each["who"] for each in plain["figures"]} == {"reference", "blocked", "sdpa", "padded"}
     assert all(len(each["values"]) == 2 for each in plain["figures"])

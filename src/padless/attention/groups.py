@@ -85,12 +85,17 @@ def _rounded_up(lengths: np.ndarray) -> np.ndarray:
     return -(-lengths // step) * step
 
 
-def plan_groups(layout: SegmentLayout) -> GroupPlan:
-    """Return the grouping of a batch, made once for all layers."""
-    return layout.cached("group_plan", lambda: _plan_groups(layout))
+def plan_groups(layout: SegmentLayout, multiple: int = 1) -> GroupPlan:
+    """Return the grouping of a batch, made once for all layers.
+
+    Args:
+        layout: the segments.
+        multiple: of which the places of a group of several segments are.
+    """
+    return layout.cached(("group_plan", multiple), lambda: _plan_groups(layout, multiple))
 
 
-def _plan_groups(layout: SegmentLayout) -> GroupPlan:
+def _plan_groups(layout: SegmentLayout, multiple: int) -> GroupPlan:
     ends = cut_lengths(layout.segment_lengths, group_cost_scores(layout.device.type))
     group_of_S = np.searchsorted(ends, layout.lengths_S)
     place_T = np.empty(layout.num_tokens, dtype=np.int64)
@@ -99,6 +104,8 @@ def _plan_groups(layout: SegmentLayout) -> GroupPlan:
         segments_G = np.flatnonzero(group_of_S == number)
         lengths_G = layout.lengths_S[segments_G]
         places = int(lengths_G.max())
+        if len(segments_G) > 1:
+            places = -(-places // multiple) * multiple
         within_L = np.arange(places)
         source_GL = layout.starts_S[segments_G, None] + np.minimum(within_L, lengths_G[:, None] - 1)
         is_real_GL = within_L < lengths_G[:, None]

@@ -25,7 +25,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from padless.attention.api import SegmentLayout
-from padless.attention.blocked import Rows, attend_rows, attend_rows_backward, new_rows, plan_rows
+from padless.attention.blocked import attend_rows, attend_rows_backward, new_rows
+from padless.attention.local_blocks import Rows, plan_rows
 from padless.model.rope import RopeTable
 
 CHUNK_ROWS = 512

@@ -1,0 +1,187 @@
+"""Global layers of :mod:`padless.attention.blocked`: segments of similar length together, a few heads at a time.
+
+Probabilities are computed again in the backward pass, so that memory is linear in T.
+
+Legend: T packed tokens, N heads, H head width, G segments of a group, L places a segment, Q queries at a time, e
+heads x segments, p places of a group, r those that are real.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from padless.attention import in_pieces
+from padless.attention.api import SegmentLayout
+from padless.attention.groups import Group, GroupPlan, plan_groups
+from padless.attention.in_pieces import Scratch, scaled, softmax, softmax_backward_
+
+_LEAST_QUERIES = 64
+_LONG_ROWS = 1024
+_TILE_ROWS = 32  # of a product of bf16 matrices on processors that have tiles (AMX)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the rows of one group are among the tokens, and which of its padded places are real.
+
+    A group of one segment needs no copying. Its keys may take in rows of whatever follows, up to a whole number of the
+    processor's tiles, which makes its products about a fifth faster; those keys are hidden.
+    """
+
+    start: int | None  # of a group of one segment
+    rows: int  # queries of a segment, padding included
+    places: int  # keys of a segment, padding included: L
+    token_p: Tensor  # int64 [G L] token that each place holds; padding repeats a segment's last
+    real_r: Tensor  # int64 places that are not padding
+    is_padded: bool
+
+    def take_keys(self, x_NTH: Tensor) -> Tensor:
+        """Return the group's keys or values as x_eLH, e = head x segment."""
+        return self.take(x_NTH) if self.start is None else x_NTH[:, self.start : self.start + self.places]
+
+    def take(self, x_NTH: Tensor, zero_padding: bool = False) -> Tensor:
+        """Return the group's queries as x_eQH, e = head x segment."""
+        if self.start is not None:
+            return x_NTH[:, self.start : self.start + self.rows]
+        x_NPH = x_NTH.index_select(1, self.token_p)
+        if zero_padding and self.is_padded:
+            real_NRH = x_NPH.index_select(1, self.real_r)
+            x_NPH = torch.zeros_like(x_NPH).index_copy_(1, self.real_r, real_NRH)
+        return x_NPH.view(-1, self.places, x_NTH.shape[-1])
+
+    def put(self, total_NTH: Tensor, x_eLH: Tensor) -> None:
+        """Write the group's rows to where its tokens are."""
+        if self.start is not None:
+            total_NTH[:, self.start : self.start + self.rows] = x_eLH[:, : self.rows]
+            return
+        x_NPH = x_eLH.reshape(total_NTH.shape[0], -1, total_NTH.shape[-1])
+        if self.is_padded:
+            x_NPH = x_NPH.index_select(1, self.real_r)
+            total_NTH.index_copy_(1, self.token_p.index_select(0, self.real_r), x_NPH)
+        else:
+            total_NTH.index_copy_(1, self.token_p, x_NPH)
+
+
+def _places(layout: SegmentLayout, plan: GroupPlan, number: int) -> _Places:
+    def build() -> _Places:
+        group, begin = plan.groups[number], sum(plan.sizes[:number])
+        lengths_G = layout.lengths_S[group.segments_G]
+        if len(lengths_G) == 1:
+            return _places_of_one(layout, int(group.segments_G[0]))
+        is_real_p = (np.arange(group.places) < lengths_G[:, None]).ravel()
+        token_p = plan.source_P[begin : begin + plan.sizes[number]]
+        real_r = layout.to_device(np.flatnonzero(is_real_p))
+        return _Places(None, group.places, group.places, token_p, real_r, not bool(is_real_p.all()))
+
+    return layout.cached(("blocked_places", number), build)
+
+
+def _places_of_one(layout: SegmentLayout, segment: int) -> _Places:
+    start, length = int(layout.starts_S[segment]), int(layout.lengths_S[segment])
+    places = -(-length // _TILE_ROWS) * _TILE_ROWS
+    if start + places > layout.num_tokens:
+        places = length
+    none = torch.empty(0, dtype=torch.int64)
+    return _Places(start, length, places, none, none, places > length)
+
+
+def _padding_bias(layout: SegmentLayout, group: Group, number: int, like_eLH: Tensor) -> Tensor | None:
+    """Return minus infinity at the padding of each segment's keys, bias_e1L, or None where there is no padding."""
+
+    def build() -> Tensor | None:
+        lengths_G = layout.lengths_S[group.segments_G]
+        is_padding_GL = np.arange(like_eLH.shape[1]) >= lengths_G[:, None]
+        if not is_padding_GL.any():
+            return None
+        bias_GL = torch.zeros(is_padding_GL.shape, dtype=like_eLH.dtype, device=layout.device)
+        bias_GL.masked_fill_(layout.to_device(is_padding_GL), float("-inf"))
+        return bias_GL.repeat(like_eLH.shape[0] // len(lengths_G), 1)[:, None]
+
+    return layout.cached(("blocked_padding", number, like_eLH.shape[0], like_eLH.dtype), build)
+
+
+def _probabilities(q_eQH: Tensor, k_eLH: Tensor, bias_e1L: Tensor | None, scores_eQL: Tensor) -> Tensor:
+    """Put the probabilities into ``scores_eQL`` and return it."""
+    k_eHL = k_eLH.transpose(1, 2)
+    if bias_e1L is None:
+        torch.bmm(q_eQH, k_eHL, out=scores_eQL)
+    else:
+        torch.baddbmm(bias_e1L, q_eQH, k_eHL, out=scores_eQL)
+    return softmax(scores_eQL, scores_eQL)
+
+
+def _cut_size(entries: int, rows: int, places: int) -> tuple[int, int]:
+    """Return queries and entries at once: many queries of a long segment, since its keys are laid out for each cut."""
+    scores = in_pieces.PIECE_SCORES if rows <= _LONG_ROWS else 8 * in_pieces.PIECE_SCORES
+    queries = min(rows, max(_LEAST_QUERIES, scores // places))
+    return queries, min(entries, max(1, scores // (queries * places)))
+
+
+def _largest_cut(entries: int, rows: int, places: int) -> int:
+    return math.prod(_cut_size(entries, rows, places)) * places
+
+
+def _cuts(entries: int, rows: int, places: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the entries (heads x segments) and queries of a group that are computed at once."""
+    queries, step = _cut_size(entries, rows, places)
+    for first in range(0, entries, step):
+        for query in range(0, rows, queries):
+            yield slice(first, min(entries, first + step)), slice(query, min(rows, query + queries))
+
+
+def attend_whole(qkv_3NTH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> None:
+    """Fill ``out_NTH``: each token sees all of its segment."""
+    plan = plan_groups(layout, _TILE_ROWS)
+    for number, group in enumerate(plan.groups):
+        places = _places(layout, plan, number)
+        q_eLH = places.take(qkv_3NTH[0])
+        k_eLH, v_eLH = places.take_keys(qkv_3NTH[1]), places.take_keys(qkv_3NTH[2])
+        bias_e1L = _padding_bias(layout, group, number, k_eLH)
+        out_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.rows, places.places), 1)
+        for some, queries in _cuts(q_eLH.shape[0], places.rows, places.places):
+            bias = None if bias_e1L is None else bias_e1L[some]
+            q_eQH = scaled(q_eLH[some, queries])
+            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *q_eQH.shape[:2], places.places))
+            out_eLH[some, queries] = torch.bmm(probs_eQL, v_eLH[some])
+        places.put(out_NTH, out_eLH)
+
+
+def attend_whole_backward(grad_out_NTH: Tensor, qkv_3NTH: Tensor, layout: SegmentLayout) -> Tensor:
+    """Return the gradient of ``qkv_3NTH`` from that of the output."""
+    plan, width = plan_groups(layout, _TILE_ROWS), qkv_3NTH.shape[-1]
+    grad_3NTH = torch.empty_like(qkv_3NTH)
+    for number, group in enumerate(plan.groups):
+        places = _places(layout, plan, number)
+        q_eLH = places.take(qkv_3NTH[0])
+        k_eLH, v_eLH = places.take_keys(qkv_3NTH[1]), places.take_keys(qkv_3NTH[2])
+        grad_out_eLH = places.take(grad_out_NTH, zero_padding=True)
+        bias_e1L = _padding_bias(layout, group, number, k_eLH)
+        grad_q_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
+        grad_k_eLH, grad_v_eLH = (torch.empty_like(k_eLH, memory_format=torch.contiguous_format) for _ in range(2))
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.rows, places.places), 2)
+        for some, queries in _cuts(q_eLH.shape[0], places.rows, places.places):
+            bias = None if bias_e1L is None else bias_e1L[some]
+            q_eQH, grad_eQH = scaled(q_eLH[some, queries]), grad_out_eLH[some, queries]
+            shape = *q_eQH.shape[:2], places.places
+            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *shape))
+            grad_scores_eQL = torch.bmm(grad_eQH, v_eLH[some].transpose(1, 2), out=scratch.take(1, *shape))
+            _sum_pieces(grad_v_eLH[some], torch.bmm(probs_eQL.transpose(1, 2), grad_eQH), queries)
+            softmax_backward_(grad_scores_eQL, probs_eQL)
+            torch.mul(torch.bmm(grad_scores_eQL, k_eLH[some]), width**-0.5, out=grad_q_eLH[some, queries])
+            _sum_pieces(grad_k_eLH[some], torch.bmm(grad_scores_eQL.transpose(1, 2), q_eQH), queries)
+        for which, grad_eLH in enumerate((grad_q_eLH, grad_k_eLH, grad_v_eLH)):
+            places.put(grad_3NTH[which], grad_eLH)
+    return grad_3NTH
+
+
+def _sum_pieces(total: Tensor, piece: Tensor, queries: slice) -> None:
+    """Add what one piece of the queries gives to keys or values; the first piece sets it."""
+    if queries.start == 0:
+        total.copy_(piece)
+    else:
+        total.add_(piece)
