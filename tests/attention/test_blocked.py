@@ -11,7 +11,7 @@ from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.errors import ConfigError
 
 MIXED = (1, 2, 63, 64, 65, 128, 129, 700, 30, 31)
-WINDOWS = (None, 2, 16, 128, 300)
+WINDOWS = (None, 1, 2, 16, 128, 300)
 # fp32: sums of up to 1,000 products in another order; outputs and gradients reach 2.2, differences 1.2e-6 were seen.
 FP32 = 1e-5
 # bf16 keeps 8 bits of mantissa: a step between neighbours is 2^-6 = 0.016 at values of 2 to 4; a gradient that is the
@@ -70,7 +70,7 @@ def test_whole_segments_keep_no_scores_for_the_backward_pass() -> None:
     layout = SegmentLayout.from_lengths((600,))
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
         blocked.attend(leaf, layout, None).sum().backward()
-    assert sum(saved) <= leaf.numel()
+    assert sum(saved) <= leaf.numel() * 632 / 600  # queries, keys and values, up to a whole tile
 
 
 def test_without_gradients_nothing_is_kept() -> None:

@@ -121,3 +121,22 @@ def test_a_tied_matrix_gets_one_gradient_for_both_its_uses() -> None:
 def test_tiles_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
     assert tile_size("cpu")[1] <= 1_024
     assert tile_size("cuda")[0] * tile_size("cuda")[1] * 4 == 2**29
+
+
+def test_in_bf16_no_loss_is_negative_whatever_the_bias() -> None:
+    """Target and sum are rounded alike: a loss is as near to the exact one as torch's own in bf16."""
+    x, weight, _, labels = inputs(rows=500, width=64, vocab=256)
+    bias = torch.randn(256, generator=torch.Generator().manual_seed(5)) * 3
+    x, weight = x.detach().bfloat16(), (weight.detach() * 0.5).bfloat16()
+    mine = cross_entropy(x, weight, bias, labels).by_row_M
+    torchs = F.cross_entropy(F.linear(x, weight, bias.bfloat16()).float(), labels, reduction="none")
+    assert float(mine.min()) >= -1e-5
+    assert (mine - torchs).abs().mean() < 2e-3
+
+
+@pytest.mark.parametrize("level", [-100.0, -103.0, -110.0, 100.0])
+def test_rows_whose_logits_are_all_far_from_zero_keep_their_accuracy(level: float) -> None:
+    x, weight, bias, labels = inputs()
+    mine = cross_entropy(x * 0.01, weight, bias * 0.01 + level, labels).by_row_M
+    right = F.cross_entropy((x * 0.01) @ weight.t() + bias * 0.01 + level, labels, reduction="none")
+    torch.testing.assert_close(mine, right.detach(), atol=2e-5, rtol=0)

@@ -8,7 +8,8 @@ torch's fused softmax and its fused gradient spend about two (``padless bench at
 
 Both work on heads-first rows, so that every product reads and writes plain matrices:
 
-    qkv_3NPH    | reach zeros | T tokens | zeros up to whole blocks | reach zeros |       P = R B + 2 reach
+    local    | reach zeros | T tokens | zeros up to whole blocks | reach zeros |       P = R B + 2 reach
+    whole                  | T tokens | zeros up to a whole tile |
 
 Legend: T packed tokens, P padded rows, N heads, H head width, R blocks of B tokens.
 """

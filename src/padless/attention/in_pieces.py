@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Segments are handled as if they were whole multiples of this. Products of bf16 matrices are faster in whole tiles
+# (AMX), and oneDNN builds the few shapes that are left once, where it would build and keep kernels for every length.
+TILE_ROWS = 32
 PIECE_SCORES = 1 << 19  # scores of one buffer: 1 MiB in bf16, which stays in a core's second-level cache
 
 _aten: Any = torch.ops.aten  # operators with ``out``, which torch's functions do not offer

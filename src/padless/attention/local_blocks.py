@@ -40,12 +40,14 @@ class Rows:
     @property
     def is_local(self) -> bool:
         """Whether a window hides anything."""
-        return self.reach > 0
+        return self.num_blocks > 0
 
     @property
     def num_rows(self) -> int:
-        """P."""
-        return self.num_blocks * self.block_tokens + 2 * self.reach if self.is_local else self.num_tokens
+        """P: room for whole blocks and the windows beyond them, or for whole tiles behind the last segment."""
+        if self.is_local:
+            return self.num_blocks * self.block_tokens + 2 * self.reach
+        return self.num_tokens + in_pieces.TILE_ROWS
 
     @property
     def window_keys(self) -> int:

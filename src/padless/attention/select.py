@@ -129,7 +129,7 @@ def choose_for(
 
 def has_kernels_for(machine: Machine) -> bool:
     """Return whether torch's build runs on the GPU: made for its generation, or able to compile for it (PTX)."""
-    if machine.capability is None:
+    if machine.capability is None or any(each.startswith("gfx") for each in machine.architectures):  # none, or ROCm
         return True
     major, minor = machine.capability
     for architecture in machine.architectures:

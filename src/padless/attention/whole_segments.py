@@ -21,34 +21,37 @@ from padless.attention.in_pieces import Scratch, scaled, softmax, softmax_backwa
 
 _LEAST_QUERIES = 64
 _LONG_ROWS = 1024
-_TILE_ROWS = 32  # of a product of bf16 matrices on processors that have tiles (AMX)
 
 
 @dataclass(frozen=True)
 class _Places:
     """Where the rows of one group are among the tokens, and which of its padded places are real.
 
-    A group of one segment needs no copying. Its keys may take in rows of whatever follows, up to a whole number of the
-    processor's tiles, which makes its products about a fifth faster; those keys are hidden.
+    A group of one segment needs no copying: it takes in the rows that follow, up to a whole number of tiles. Those are
+    hidden as keys, ignored as queries, and get no gradient.
     """
 
     start: int | None  # of a group of one segment
-    rows: int  # queries of a segment, padding included
-    places: int  # keys of a segment, padding included: L
+    rows: int  # tokens of a group of one segment
+    places: int  # of each segment, padding included: L
     token_p: Tensor  # int64 [G L] token that each place holds; padding repeats a segment's last
     real_r: Tensor  # int64 places that are not padding
     is_padded: bool
 
-    def take_keys(self, x_NTH: Tensor) -> Tensor:
-        """Return the group's keys or values as x_eLH, e = head x segment."""
-        return self.take(x_NTH) if self.start is None else x_NTH[:, self.start : self.start + self.places]
-
-    def take(self, x_NTH: Tensor, zero_padding: bool = False) -> Tensor:
-        """Return the group's queries as x_eQH, e = head x segment."""
+    def take(self, x_NPH: Tensor) -> Tensor:
+        """Return the group's rows as x_eLH, e = head x segment."""
         if self.start is not None:
-            return x_NTH[:, self.start : self.start + self.rows]
+            return x_NPH[:, self.start : self.start + self.places]
+        return x_NPH.index_select(1, self.token_p).view(-1, self.places, x_NPH.shape[-1])
+
+    def take_gradient(self, x_NTH: Tensor) -> Tensor:
+        """Return the group's rows as x_eLH, zero where there is padding."""
+        if self.start is not None:
+            x_NLH = x_NTH.new_zeros((x_NTH.shape[0], self.places, x_NTH.shape[2]))
+            x_NLH[:, : self.rows] = x_NTH[:, self.start : self.start + self.rows]
+            return x_NLH
         x_NPH = x_NTH.index_select(1, self.token_p)
-        if zero_padding and self.is_padded:
+        if self.is_padded:
             real_NRH = x_NPH.index_select(1, self.real_r)
             x_NPH = torch.zeros_like(x_NPH).index_copy_(1, self.real_r, real_NRH)
         return x_NPH.view(-1, self.places, x_NTH.shape[-1])
@@ -82,9 +85,7 @@ def _places(layout: SegmentLayout, plan: GroupPlan, number: int) -> _Places:
 
 def _places_of_one(layout: SegmentLayout, segment: int) -> _Places:
     start, length = int(layout.starts_S[segment]), int(layout.lengths_S[segment])
-    places = -(-length // _TILE_ROWS) * _TILE_ROWS
-    if start + places > layout.num_tokens:
-        places = length
+    places = -(-length // in_pieces.TILE_ROWS) * in_pieces.TILE_ROWS
     none = torch.empty(0, dtype=torch.int64)
     return _Places(start, length, places, none, none, places > length)
 
@@ -114,36 +115,36 @@ def _probabilities(q_eQH: Tensor, k_eLH: Tensor, bias_e1L: Tensor | None, scores
     return softmax(scores_eQL, scores_eQL)
 
 
-def _cut_size(entries: int, rows: int, places: int) -> tuple[int, int]:
+def _cut_size(entries: int, places: int) -> tuple[int, int]:
     """Return queries and entries at once: many queries of a long segment, since its keys are laid out for each cut."""
-    scores = in_pieces.PIECE_SCORES if rows <= _LONG_ROWS else 8 * in_pieces.PIECE_SCORES
-    queries = min(rows, max(_LEAST_QUERIES, scores // places))
+    scores = in_pieces.PIECE_SCORES if places <= _LONG_ROWS else 8 * in_pieces.PIECE_SCORES
+    tile = in_pieces.TILE_ROWS
+    queries = min(places, max(_LEAST_QUERIES, scores // places // tile * tile))
     return queries, min(entries, max(1, scores // (queries * places)))
 
 
-def _largest_cut(entries: int, rows: int, places: int) -> int:
-    return math.prod(_cut_size(entries, rows, places)) * places
+def _largest_cut(entries: int, places: int) -> int:
+    return math.prod(_cut_size(entries, places)) * places
 
 
-def _cuts(entries: int, rows: int, places: int) -> Iterator[tuple[slice, slice]]:
+def _cuts(entries: int, places: int) -> Iterator[tuple[slice, slice]]:
     """Yield the entries (heads x segments) and queries of a group that are computed at once."""
-    queries, step = _cut_size(entries, rows, places)
+    queries, step = _cut_size(entries, places)
     for first in range(0, entries, step):
-        for query in range(0, rows, queries):
-            yield slice(first, min(entries, first + step)), slice(query, min(rows, query + queries))
+        for query in range(0, places, queries):
+            yield slice(first, min(entries, first + step)), slice(query, min(places, query + queries))
 
 
-def attend_whole(qkv_3NTH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> None:
+def attend_whole(qkv_3NPH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> None:
     """Fill ``out_NTH``: each token sees all of its segment."""
-    plan = plan_groups(layout, _TILE_ROWS)
+    plan = plan_groups(layout, in_pieces.TILE_ROWS)
     for number, group in enumerate(plan.groups):
         places = _places(layout, plan, number)
-        q_eLH = places.take(qkv_3NTH[0])
-        k_eLH, v_eLH = places.take_keys(qkv_3NTH[1]), places.take_keys(qkv_3NTH[2])
+        q_eLH, k_eLH, v_eLH = (places.take(x_NPH) for x_NPH in qkv_3NPH)
         bias_e1L = _padding_bias(layout, group, number, k_eLH)
         out_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
-        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.rows, places.places), 1)
-        for some, queries in _cuts(q_eLH.shape[0], places.rows, places.places):
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 1)
+        for some, queries in _cuts(q_eLH.shape[0], places.places):
             bias = None if bias_e1L is None else bias_e1L[some]
             q_eQH = scaled(q_eLH[some, queries])
             probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *q_eQH.shape[:2], places.places))
@@ -151,20 +152,19 @@ def attend_whole(qkv_3NTH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> No
         places.put(out_NTH, out_eLH)
 
 
-def attend_whole_backward(grad_out_NTH: Tensor, qkv_3NTH: Tensor, layout: SegmentLayout) -> Tensor:
-    """Return the gradient of ``qkv_3NTH`` from that of the output."""
-    plan, width = plan_groups(layout, _TILE_ROWS), qkv_3NTH.shape[-1]
-    grad_3NTH = torch.empty_like(qkv_3NTH)
+def attend_whole_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, layout: SegmentLayout) -> Tensor:
+    """Return the gradient of ``qkv_3NPH`` at the tokens, grad_3NTH, from that of the output."""
+    plan, width = plan_groups(layout, in_pieces.TILE_ROWS), qkv_3NPH.shape[-1]
+    grad_3NTH = qkv_3NPH.new_empty((3, *grad_out_NTH.shape))
     for number, group in enumerate(plan.groups):
         places = _places(layout, plan, number)
-        q_eLH = places.take(qkv_3NTH[0])
-        k_eLH, v_eLH = places.take_keys(qkv_3NTH[1]), places.take_keys(qkv_3NTH[2])
-        grad_out_eLH = places.take(grad_out_NTH, zero_padding=True)
+        q_eLH, k_eLH, v_eLH = (places.take(x_NPH) for x_NPH in qkv_3NPH)
+        grad_out_eLH = places.take_gradient(grad_out_NTH)
         bias_e1L = _padding_bias(layout, group, number, k_eLH)
         grad_q_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
         grad_k_eLH, grad_v_eLH = (torch.empty_like(k_eLH, memory_format=torch.contiguous_format) for _ in range(2))
-        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.rows, places.places), 2)
-        for some, queries in _cuts(q_eLH.shape[0], places.rows, places.places):
+        scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 2)
+        for some, queries in _cuts(q_eLH.shape[0], places.places):
             bias = None if bias_e1L is None else bias_e1L[some]
             q_eQH, grad_eQH = scaled(q_eLH[some, queries]), grad_out_eLH[some, queries]
             shape = *q_eQH.shape[:2], places.places

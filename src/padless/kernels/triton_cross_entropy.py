@@ -43,6 +43,7 @@ def _loss_kernel(
                 is_inside = start + column < vocab_size
                 tl.store(logits_V + start + column, tl.zeros((block,), tl.float32), mask=is_inside)
     else:
+        target = tl.load(logits_V + label).to(tl.float32) + tl.load(bias_V + label).to(tl.float32)
         largest = float("-inf")
         total = 0.0
         for start in range(0, vocab_size, block):
@@ -53,7 +54,6 @@ def _loss_kernel(
             total = total * tl.exp(largest - new_largest) + tl.sum(tl.exp(x - new_largest))
             largest = new_largest
         log_sum = largest + tl.log(total)
-        target = tl.load(logits_V + label).to(tl.float32) + tl.load(bias_V + label).to(tl.float32)
         tl.store(loss_C + row, log_sum - target)
         if writes_gradient:
             for start in range(0, vocab_size, block):

@@ -27,6 +27,7 @@ from padless.kernels.select import uses_triton
 from padless.model.tied import TiedGradient
 
 _FP32_ROWS = 256  # of a tile turned into fp32 at once: 512 KiB, which stay in a core's second-level cache
+_LEAST_PLAIN_LSE = -80.0  # below it the exponentials are close to the least that fp32 can hold
 _TILE_CPU = (2560, 512)  # rows, columns: more rows read and write the matrix and its gradient less often
 _TILE_GPU = (8192, 16_384)  # 512 MiB of fp32 logits
 _CHUNK_LOGITS_TRITON = 2**27
@@ -122,11 +123,11 @@ def _log_sum_exp(tiles: _Tiles) -> Tensor:
     """Return log sum exp of each row's logits, lse_M.
 
     On a CPU the exponentials are first summed as they are, which suffices for logits up to 88 and saves a pass; where
-    that did not give finite numbers, and on other devices, the largest logit so far is taken out first.
+    that did not give numbers that can be trusted, and on other devices, the largest logit so far is taken out first.
     """
     if tiles.x_MD.device.type == "cpu":
         lse_M = _log_of_plain_sum(tiles)
-        if bool(torch.isfinite(lse_M).all()):
+        if bool((torch.isfinite(lse_M) & (lse_M > _LEAST_PLAIN_LSE)).all()):
             return lse_M
     return _log_of_shifted_sum(tiles)
 
@@ -174,7 +175,7 @@ class _CrossEntropy(torch.autograd.Function):
         label_M = labels_M.clamp(min=0)
         lse_M = _log_sum_exp(_Tiles(x_MD, weight_VD, bias_V, tile))
         target_M = (x_MD.float() * weight_VD.index_select(0, label_M).float()).sum(1)
-        target_M = target_M.to(x_MD.dtype).float() + bias_V.index_select(0, label_M).float()
+        target_M = (target_M + bias_V.index_select(0, label_M).float()).to(x_MD.dtype).float()
         by_row_M = torch.where(is_counted_M, lse_M - target_M, 0.0)
         # An ignored row's softmax is exp(logit - inf) = 0.
         lse_M = torch.where(is_counted_M, lse_M, float("inf"))

@@ -7,14 +7,22 @@ Legend: T packed tokens, M masked positions, D model width, V vocabulary.
 """
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from padless.attention.in_pieces import TILE_ROWS
 from padless.attention.select import get_backend
 from padless.config.schema import ModelConfig, RopeConfig
-from padless.data.batch import PackedBatch
+from padless.data.batch import IGNORED, PackedBatch
 from padless.model.encoder import Encoder
 from padless.model.loss import cross_entropy
 from padless.model.mlm_head import PredictionHead
 from padless.model.tied import TiedGradient
+
+
+def _in_whole_tiles(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Return masked positions and labels, on a CPU filled up to whole tiles: few shapes, for which kernels are kept."""
+    fill = -batch.labels_M.shape[0] % TILE_ROWS if batch.labels_M.device.type == "cpu" else 0
+    return F.pad(batch.masked_positions_M, (0, fill)), F.pad(batch.labels_M, (0, fill), value=IGNORED)
 
 
 class MaskedLM(nn.Module):
@@ -66,9 +74,10 @@ class MaskedLM(nn.Module):
         """Return the cross-entropy summed over the ``batch.num_masked`` masked positions, in nats (fp32 scalar)."""
         tied = TiedGradient()
         hidden_TD = self.model(batch, tied)
-        x_MD = self.head(hidden_TD.index_select(0, batch.masked_positions_M))
-        losses = cross_entropy(x_MD, self.decoder.weight, self.decoder.bias, batch.labels_M, tied=tied)
-        self.last_row_losses_M = losses.by_row_M
+        positions_M, labels_M = _in_whole_tiles(batch)
+        x_MD = self.head(hidden_TD.index_select(0, positions_M))
+        losses = cross_entropy(x_MD, self.decoder.weight, self.decoder.bias, labels_M, tied=tied)
+        self.last_row_losses_M = losses.by_row_M[: batch.labels_M.shape[0]]
         return losses.total
 
     def loss(self, batch: PackedBatch) -> Tensor:
