@@ -79,6 +79,7 @@ def test_a_gpu_is_described_by_what_torch_says_of_it(monkeypatch: pytest.MonkeyP
         ((12, 1), ("sm_120",), True),
         ((9, 0), ("sm_90a",), False),
         (None, (), True),
+        ((9, 4), ("gfx90a", "gfx942"), True),
     ],
 )
 def test_a_build_runs_on_its_generation_and_compiles_for_later_ones(

@@ -27,10 +27,10 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "inference": ("shapes=nano", "batches=5", "warmup=1", "seeds=0", "tokens=8192"),
     "attention": ("lengths=64,1024", "cases=web", "tokens=2048", "repeats=2"),
     "memory": ("shape=nano", "tokens=2048,4096", "vocabularies=2048,8192", "batches=1", "seeds=0"),
-    "packing": (),
-    "loader": (),
-    "prepare": (),
-    "overhead": (),
+    "packing": ("documents=20000", "online_documents=1000", "repeats=1", "seeds=0"),
+    "loader": ("blocks=200", "text_batches=4", "repeats=1"),
+    "prepare": ("megabytes=2", "repeats=1"),
+    "overhead": ("steps=40", "microbatches=2", "repeats=1"),
 }
 DEFAULTS = {"benches": ",".join(BENCHES), "quick": "false", "folder": "runs/bench"}
 

@@ -41,6 +41,17 @@ _LEAST_MILLION_A_SECOND, _TIMES_TEXT, _MOST_TRANSFER = 30.0, 40.0, 0.3
 _HERE = "padless.bench.loader"
 
 
+DEFAULTS = {
+    "blocks": "8_000",
+    "microbatch_blocks": "8",
+    "text_batches": "60",
+    "max_seq_len": "1024",
+    "vocab_size": "32_768",
+    "repeats": "5",
+    "folder": "runs/bench/loader",
+}
+
+
 def bench(arguments: list[str], as_json: bool) -> None:
     """Measure and publish.
 
@@ -48,17 +59,8 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ConfigError: a setting is wrong.
         TrainingError: a process failed.
     """
-    defaults = {
-        "blocks": "8_000",
-        "microbatch_blocks": "8",
-        "text_batches": "60",
-        "max_seq_len": "1024",
-        "vocab_size": "32_768",
-        "repeats": "5",
-        "folder": "runs/bench/loader",
-    }
-    told = settings_of(arguments, defaults)
-    numbers = {key: at_least_one(key, told[key]) for key in defaults if key != "folder"}
+    told = settings_of(arguments, DEFAULTS)
+    numbers = {key: at_least_one(key, told[key]) for key in DEFAULTS if key != "folder"}
     folder, say = Path(told["folder"]), speaker(as_json)
     publish(run_loader(folder, say, **numbers), folder, as_json)
 

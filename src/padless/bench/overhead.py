@@ -47,6 +47,9 @@ class Cut:
     steps: int
 
 
+DEFAULTS = {"repeats": "5", "steps": "200", "microbatches": "8", "folder": "runs/bench/overhead"}
+
+
 def bench(arguments: list[str], as_json: bool) -> None:
     """Run the bench.
 
@@ -58,8 +61,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ConfigError: an unknown setting, or one too small to measure anything.
         TrainingError: a process fails.
     """
-    defaults = {"repeats": "5", "steps": "200", "microbatches": "8", "folder": "runs/bench/overhead"}
-    settings = settings_of(arguments, defaults)
+    settings = settings_of(arguments, DEFAULTS)
     repeats, steps, microbatches = (whole_number(key, settings[key]) for key in ("repeats", "steps", "microbatches"))
     for key, value, least in (
         ("repeats", repeats, 1),
@@ -67,7 +69,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ("microbatches", microbatches, 2),
     ):
         if value < least:
-            raise ConfigError(f"{key}={value} is less than {least}", f"use e.g. {key}={defaults[key]}")
+            raise ConfigError(f"{key}={value} is less than {least}", f"use e.g. {key}={DEFAULTS[key]}")
     console, folder = Console(stderr=as_json), Path(settings["folder"]).resolve()
 
     def say(text: str) -> None:

@@ -27,6 +27,15 @@ _LEAST_MILLION_A_SECOND, _LEAST_FILL = 10.0, 0.999
 _HERE = "padless.bench.packing"
 
 
+DEFAULTS = {
+    "documents": "1_000_000",
+    "online_documents": "50_000",
+    "repeats": "3",
+    "seeds": "0,1",
+    "folder": "runs/bench/packing",
+}
+
+
 def bench(arguments: list[str], as_json: bool) -> None:
     """Measure and publish.
 
@@ -34,14 +43,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ConfigError: a setting is wrong.
         TrainingError: a process failed.
     """
-    defaults = {
-        "documents": "1_000_000",
-        "online_documents": "50_000",
-        "repeats": "3",
-        "seeds": "0,1",
-        "folder": "runs/bench/packing",
-    }
-    told = settings_of(arguments, defaults)
+    told = settings_of(arguments, DEFAULTS)
     documents, online = (at_least_one(key, told[key]) for key in ("documents", "online_documents"))
     seeds = [whole_number("seeds", each) for each in told["seeds"].split(",")]
     folder = Path(told["folder"])

@@ -47,6 +47,18 @@ class Job:
     caps: tuple[int, ...]
 
 
+DEFAULTS = {
+    "input": "bundled",
+    "text_key": "text",
+    "tokenizer": "trained",
+    "megabytes": "64",
+    "vocab_size": "32_768",
+    "max_seq_len": "1024,8192",
+    "repeats": "3",
+    "folder": "runs/bench/prepare",
+}
+
+
 def bench(arguments: list[str], as_json: bool) -> None:
     """Measure and publish.
 
@@ -55,17 +67,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
         DataError: the input cannot be used.
         TrainingError: a process failed, or a document has other tokens than ``tokenizers`` gives it.
     """
-    defaults = {
-        "input": "bundled",
-        "text_key": "text",
-        "tokenizer": "trained",
-        "megabytes": "64",
-        "vocab_size": "32_768",
-        "max_seq_len": "1024,8192",
-        "repeats": "3",
-        "folder": "runs/bench/prepare",
-    }
-    told = settings_of(arguments, defaults)
+    told = settings_of(arguments, DEFAULTS)
     folder, say = Path(told["folder"]), speaker(as_json)
     megabytes, vocab_size = at_least_one("megabytes", told["megabytes"]), at_least_one("vocab_size", told["vocab_size"])
     caps = tuple(at_least_one("max_seq_len", each) for each in told["max_seq_len"].split(","))

@@ -110,7 +110,9 @@ def _spread_text(values: Sequence[float]) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a figure with three digits that count."""
+    """Return a figure with three digits that count, and shares close to 1 with those that tell them from it."""
+    if 0.99 <= value < 1:
+        return f"{value:.5g}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

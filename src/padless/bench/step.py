@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from padless.attention.select import BACKENDS
 from padless.bench.command import at_least_one, one_of, settings_of, whole_number
 from padless.bench.lengths import CASES
 from padless.bench.result import BenchResult, Figure, Ratio, number_text, publish
@@ -92,7 +93,7 @@ def parse(arguments: list[str], defaults: dict[str, str], job: str, peers: Seque
             tokens=at_least_one("tokens", told["tokens"]),
             rows=at_least_one("rows", told["rows"]),
             precision=one_of("precision", told["precision"], ("bf16", "fp32")),
-            backend=told["backend"],
+            backend=one_of("backend", told["backend"], BACKENDS),
             is_compiled=one_of("compile", told["compile"], ("true", "false")) == "true",
             allocator=told["allocator"],
         )

@@ -116,11 +116,15 @@ class LogMetrics(Callback):
     ) -> None:
         self._record, self._loader, self._metrics, self._every_steps = record, loader, metrics, every_steps
         self._speed = speed
-        self._last_end_s = self._last_end_cpu_s = 0.0
+        self._last_end_s = self._last_end_cpu_s = self._began_s = 0.0
 
     def fit_start(self, state: State, logger: Logger) -> None:  # noqa: ARG002
         """Start the watch."""
         self._last_end_s, self._last_end_cpu_s = time.perf_counter(), time.process_time()
+
+    def before_dataloader(self, state: State, logger: Logger) -> None:  # noqa: ARG002
+        """Note when a step begins: validation and checkpoints before it are not its own."""
+        self._began_s = time.perf_counter()
 
     def batch_end(self, state: State, logger: Logger) -> None:
         """Write the step that has just ended."""
@@ -142,7 +146,7 @@ class LogMetrics(Callback):
             "mask_rate": settings.mask_rate,
             "blocks": step_info.digest,
             "real_tokens": step_info.real_tokens,
-            **self._speed.measure(step_info, settings.batch_blocks, self._record.data_wait_s, seconds),
+            **self._speed.measure(step_info, settings.batch_blocks, self._record.data_wait_s, now_s - self._began_s),
             "seconds": round(seconds, 6),
             "cpu_seconds": round(cpu_seconds, 6),  # of this process, all threads
         }
