@@ -100,7 +100,7 @@ def test_the_picture_is_a_png(smoke):
 
 def test_it_says_what_it_runs_on_and_shows_five_filled_masks(smoke):
     assert "hardware: 1 x cpu" in smoke.output
-    assert "attention: sdpa" in smoke.output
+    assert "attention: blocked" in smoke.output
     assert smoke.output.count("(was: ") == 5
     assert "of the unigram cross-entropy" in smoke.output
     assert str(smoke.folder) in smoke.output
