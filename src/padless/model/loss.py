@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from padless.data.batch import IGNORED
 from padless.kernels.select import uses_triton
+from padless.model.precision import compute_dtype
 from padless.model.tied import TiedGradient
 
 _FP32_ROWS = 256  # of a tile turned into fp32 at once: 512 KiB, which stay in a core's second-level cache
@@ -65,8 +66,7 @@ def cross_entropy(
         tied: gets the weight's gradient instead of the weight, to be completed by the embeddings.
     """
     device_type = x_MD.device.type
-    is_autocast = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type) if is_autocast else x_MD.dtype
+    dtype = compute_dtype(x_MD)
     with torch.autocast(device_type, enabled=False):
         if uses_triton(device_type):
             from padless.kernels.triton_cross_entropy import cross_entropy_triton

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from padless.attention.api import SegmentLayout
 from padless.attention.blocked import attend_rows, attend_rows_backward, new_rows
 from padless.attention.local_blocks import Rows, plan_rows
+from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable
 
 CHUNK_ROWS = 512
@@ -40,14 +41,6 @@ class AttentionPart:
     num_heads: int
     window_tokens: int | None
     norm_eps: float
-
-
-def compute_dtype(hidden_TD: Tensor) -> torch.dtype:
-    """Return the dtype of matrix products: autocast's, or the activations' own."""
-    device_type = hidden_TD.device.type
-    if torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return hidden_TD.dtype
 
 
 def attention_half(

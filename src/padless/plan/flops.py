@@ -37,13 +37,10 @@ def forward_flops(model: ModelConfig, segment_lengths: Sequence[int], masked_tok
     layer_weights = 4 * width * width + 3 * inner * width  # Wqkv, Wo; Wi, Wo
     matrices = sum(segment_lengths) * model.num_layers * layer_weights
     head = masked_tokens * width * (width + model.vocab_size)
-    attention = (
-        2
-        * width
-        * sum(  # scores and their sum of values, all heads together
-            attended_pairs(segment_lengths, _window(model, layer)) for layer in range(model.num_layers)
-        )
-    )
+    global_layers = -(-model.num_layers // model.global_every_layers)
+    pairs = global_layers * attended_pairs(segment_lengths, None)
+    pairs += (model.num_layers - global_layers) * attended_pairs(segment_lengths, model.local_window_tokens)
+    attention = 2 * width * pairs  # scores and their sum of values, all heads together
     return _PER_MULTIPLY_ADD * (matrices + head + attention)
 
 
@@ -56,7 +53,3 @@ def attended_pairs(segment_lengths: Sequence[int], window_tokens: int | None) ->
         length * length if reach >= length - 1 else length * (2 * reach + 1) - reach * (reach + 1)
         for length in segment_lengths
     )
-
-
-def _window(model: ModelConfig, layer: int) -> int | None:
-    return None if layer % model.global_every_layers == 0 else model.local_window_tokens
