@@ -1,4 +1,4 @@
-"""The ``padless`` command: ``padless check|plan|export|checkpoints|diff|doctor|bench ... [--json]``.
+"""The ``padless`` command: ``padless check|plan|design|recipes|export|merge|... [--json]``; ``padless -h`` names all.
 
 Overrides are Hydra's, the same as for ``train.py``. Exit codes: 0 done, 1 our fault (traceback), 2 the user's to mend
 (cause and remedy, no traceback), 85 stopped on a signal. ``check``, ``plan`` and ``diff`` need neither torch nor a GPU.
@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from padless.errors import ConfigError, PadlessError, Stopped, TrainingError
 
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code."""
     options = _parser().parse_args(arguments)
     command: Callable[[list[str], bool], int | None] = options.command
-    return exit_code_of(lambda: command(options.overrides, options.json), options.json)
+    flags = [f"--{name}={value}" for name, value in vars(options).items() if name in _FLAGS and value]
+    return exit_code_of(lambda: command([*options.overrides, *flags], options.json), options.json)
 
 
 def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
@@ -64,20 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=text, description=text)
         subparser.add_argument("overrides", nargs="*", metavar="argument", help=example)
         subparser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        for flag in _FLAGS_OF.get(name, ()):
+            subparser.add_argument(f"--{flag}", **_FLAGS[flag])
         subparser.set_defaults(command=command)
     return parser
 
 
 def _check(overrides: list[str], as_json: bool) -> None:
-    _show(overrides, as_json, ending="ok: checked for {ranks} rank(s)")
-
-
-def _plan(overrides: list[str], as_json: bool) -> None:
-    _show(overrides, as_json, ending="")
-
-
-def _show(overrides: list[str], as_json: bool, ending: str) -> None:
-    """Check a configuration, then print its plan, the warnings, and ``ending``."""
+    """Check a configuration, then print its plan, the warnings, and for how many ranks it was checked."""
     from padless.config.check import check, ranks_to_check
     from padless.config.compose import compose
 
@@ -95,8 +91,31 @@ def _show(overrides: list[str], as_json: bool, ending: str) -> None:
     print_plan(config, Console())
     for line in warnings:
         print(f"warning: {line}")
-    if ending:
-        print(ending.format(ranks=ranks))
+    print(f"ok: checked for {ranks} rank(s)")
+
+
+def _plan(arguments: list[str], as_json: bool) -> None:
+    from padless.plan.command import plan_command
+
+    plan_command(arguments, as_json)
+
+
+def _design(arguments: list[str], as_json: bool) -> None:
+    from padless.design.command import design_command
+
+    design_command(arguments, as_json)
+
+
+def _recipes(arguments: list[str], as_json: bool) -> None:
+    from padless.recipes.command import recipes_command
+
+    recipes_command(arguments, as_json)
+
+
+def _merge(arguments: list[str], as_json: bool) -> None:
+    from padless.merge.command import merge_command  # torch
+
+    merge_command(arguments, as_json)
 
 
 def _export(overrides: list[str], as_json: bool) -> None:
@@ -152,6 +171,11 @@ def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, s
     return found
 
 
+_FLAGS: dict[str, dict[str, Any]] = {  # each reaches its command as "--name=value"
+    "measure": {"action": "store_true", "help": "measure on this machine instead of predicting"},
+    "fit": {"metavar": "'8xh100, 3 days'", "help": "what fits this hardware and time"},
+}
+_FLAGS_OF = {"plan": ("measure", "fit"), "design": ("measure",)}
 _COMMANDS = (
     (
         "check",
@@ -159,7 +183,10 @@ _COMMANDS = (
         "e.g. recipe=modernbert_base",
         "check every setting of a configuration; no GPU, no data",
     ),
-    ("plan", _plan, "e.g. recipe=modernbert_base", "print phases, steps, batches and rates of a configuration"),
+    ("plan", _plan, "e.g. recipe=modernbert_base hardware=8xh100", "steps, hours, memory, cost before they are paid"),
+    ("design", _design, "e.g. parameters=149M", "search model shapes that run well on given GPUs"),
+    ("recipes", _recipes, "list | show NAME | diff A B", "look at the recipes"),
+    ("merge", _merge, "<checkpoint> <checkpoint> ... out=<file>", "average checkpoints and evaluate them"),
     ("export", _export, "checkpoint=<file> out=<folder>", "write a Hugging Face folder"),
     ("checkpoints", _checkpoints, "<run folder> [verify=size|hash]", "list a run's checkpoints and their state"),
     ("diff", _diff, "<run folder> <run folder> [out=<png>]", "compare settings, provenance and losses of two runs"),

@@ -9,7 +9,7 @@ from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
 from padless.optim.stable_adamw import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
 
-CONFIG = OptimizerConfig(beta1=0.9, beta2=0.98, eps=1e-6)
+CONFIG = OptimizerConfig(kind="stable_adamw", beta1=0.9, beta2=0.98, eps=1e-6)
 
 
 class Tiny(nn.Module):

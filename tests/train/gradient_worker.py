@@ -86,7 +86,7 @@ def main() -> None:
             get_num_tokens_in_batch=count_tokens,
             get_num_samples_in_batch=count_segments,
         ),
-        optimizers=build_optimizer(model, OptimizerConfig(0.9, 0.98, 1e-6), 1e-3, 0.0, is_gpu=False),
+        optimizers=build_optimizer(model, OptimizerConfig("stable_adamw", 0.9, 0.98, 1e-6), 1e-3, 0.0, is_gpu=False),
         callbacks=[keeper],
         max_duration="1ba",
         device=world.device,

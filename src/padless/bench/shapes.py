@@ -39,7 +39,7 @@ SHAPES = {
     "tiny": _shape(2, 64, 2, 96, 2_048),
 }
 ROPE = RopeConfig(global_theta=160_000.0, local_theta=10_000.0)
-OPTIMIZER = OptimizerConfig(beta1=0.9, beta2=0.98, eps=1e-6)
+OPTIMIZER = OptimizerConfig(kind="stable_adamw", beta1=0.9, beta2=0.98, eps=1e-6)
 PEAK_LR = 8e-4
 WEIGHT_DECAY = 1e-5
 

@@ -73,7 +73,8 @@ def results_part(config: Config) -> dict[str, Any]:
         "phase_order": plain["phase_order"],
         "phases": phases,
         "optimizer": plain["optimizer"],
-        "init": {key: plain["init"][key] for key in ("kind", "scale")},
+        "loss": plain["loss"],
+        "init": {key: value for key, value in plain["init"].items() if key not in ("source", "allow_theta_change")},
         "start": start,
     }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 LrShape = Literal["constant", "linear", "cosine", "one_minus_sqrt", "warmup_stable_decay"]
-MaskShape = Literal["constant", "linear", "step"]
+MaskShape = Literal["constant", "linear", "cosine", "step"]
 BadStepPolicy = Literal["stop", "skip", "rewind"]
 SpikePolicy = Literal["report", "stop", "skip", "rewind"]
 Kept = Literal["weights", "optimizer", "clock"]
@@ -151,11 +151,19 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """StableAdamW (Wortsman et al. 2023) with learning-rate-decoupled weight decay."""
+    """StableAdamW (Wortsman et al. 2023) or AdamW (Loshchilov & Hutter 2019), weight decay decoupled from the rate."""
 
+    kind: Literal["stable_adamw", "adamw"]
     beta1: float
     beta2: float
     eps: float
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is added to the cross-entropy."""
+
+    z_loss: float  # times the mean square of each row's log-normaliser (Chowdhery et al. 2022, section 5); 0 is off
 
 
 @dataclass(frozen=True)
@@ -193,6 +201,10 @@ class InitConfig:
     kind: Literal["random", "tiled"]
     source: str | None  # checkpoint or Hugging Face folder, for tiled
     scale: Literal["fan_in", "published"]
+    mode: Literal["wrap", "centre", "edge"]  # how an axis is filled beyond the source's size
+    layer_map: tuple[int, ...] | None  # source layer of each layer; None keeps local on local and global on global
+    symmetry_noise_std: float  # noise on copies, as a share of a tensor's own deviation; 0 is off
+    tile_moments: bool  # grow the optimizer's moments, too (a padless checkpoint has them)
     allow_theta_change: bool
 
 
@@ -240,7 +252,9 @@ class Config:
     data: DataConfig
     phases: dict[str, PhaseConfig]
     phase_order: tuple[str, ...]
+    branches: dict[str, PhaseConfig]  # phases that each start where the last of phase_order ended: the anneal lab
     optimizer: OptimizerConfig
+    loss: LossConfig
     guard: GuardConfig
     hardware: HardwareConfig
     init: InitConfig

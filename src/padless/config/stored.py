@@ -26,6 +26,10 @@ _BEFORE = {
         "profile_steps": None,
         "profile_from_step": PROFILE_FROM_STEP,
     },
+    "optimizer": {"kind": "stable_adamw"},
+    "loss": {"z_loss": 0.0},
+    "branches": {},
+    "init": {"mode": "wrap", "layer_map": None, "symmetry_noise_std": 0.0, "tile_moments": False},
     "data": {"verify": "off", "cache_limit_bytes": None},
     "hardware": {"rank_timeout_s": 600.0, "compile": "off"},
     "guard": {

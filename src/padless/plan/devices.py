@@ -1,28 +1,77 @@
-"""What a GPU could compute at best, by its name: dense bf16 or fp16 matrix products, from its maker's data sheet.
+"""What devices can do at best, from their makers' data sheets: by the name a driver gives, and by the name a plan asks for.
 
-"Dense" is half of what the sheets print for structured sparsity; consumer cards are counted with fp32 accumulation,
-which is what training uses. A device that is not here has no known peak, and no share of it is shown.
+Arithmetic is dense matrix products in bf16 (fp16 where there is no bf16): half of what the sheets print for structured
+sparsity. Consumer cards are counted with fp32 accumulation, which is what training uses. A device that is not here
+has no known peak, and no share of it is shown.
 """
 
 import re
+from dataclasses import dataclass
+
+from padless.config.load import nearest_key
+from padless.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of the data sheets."""
+
+    name: str  # as a plan asks for it
+    peak_tflops: float  # dense bf16 (T4: fp16)
+    memory_gb: float  # 10^9 bytes
+    bandwidth_gb_s: float  # of its memory, 10^9 bytes a second
+    num_sms: int  # streaming multiprocessors
+    l2_mb: float
+    has_bf16: bool
+    usd_per_hour: float  # an assumption: a common on-demand price, late 2025; a plan takes another with price=
+
+
+GPUS: dict[str, Gpu] = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("h200", 989.5, 141.0, 4800.0, 132, 50.0, True, 3.80),
+        Gpu("h100", 989.5, 80.0, 3350.0, 132, 50.0, True, 2.99),
+        Gpu("a100", 312.0, 80.0, 2039.0, 108, 40.0, True, 1.79),
+        Gpu("l40s", 362.0, 48.0, 864.0, 142, 96.0, True, 0.99),
+        Gpu("l4", 121.0, 24.0, 300.0, 58, 48.0, True, 0.70),
+        Gpu("a10", 125.0, 24.0, 600.0, 72, 6.0, True, 0.75),
+        Gpu("t4", 65.0, 16.0, 320.0, 40, 4.0, False, 0.35),
+        Gpu("rtx3090", 71.0, 24.0, 936.0, 82, 6.0, True, 0.22),
+        Gpu("rtx4090", 165.2, 24.0, 1008.0, 128, 72.0, True, 0.40),
+    )
+}
 
 _TFLOPS: tuple[tuple[frozenset[str], float], ...] = (  # words of the name; the first row whose words all occur counts
     (frozenset({"H200", "NVL"}), 835.5),
-    (frozenset({"H200"}), 989.5),
+    (frozenset({"H200"}), GPUS["h200"].peak_tflops),
     (frozenset({"H100", "NVL"}), 835.5),
     (frozenset({"H100", "PCIe"}), 756.5),
-    (frozenset({"H100"}), 989.5),
-    (frozenset({"A100"}), 312.0),
-    (frozenset({"L40S"}), 362.0),
-    (frozenset({"L4"}), 121.0),
-    (frozenset({"A10"}), 125.0),
-    (frozenset({"T4"}), 65.0),
+    (frozenset({"H100"}), GPUS["h100"].peak_tflops),
+    (frozenset({"A100"}), GPUS["a100"].peak_tflops),
+    (frozenset({"L40S"}), GPUS["l40s"].peak_tflops),
+    (frozenset({"L4"}), GPUS["l4"].peak_tflops),
+    (frozenset({"A10"}), GPUS["a10"].peak_tflops),
+    (frozenset({"T4"}), GPUS["t4"].peak_tflops),
     (frozenset({"V100", "SXM2"}), 125.0),
     (frozenset({"V100", "PCIE"}), 112.0),
-    (frozenset({"RTX", "3090"}), 71.0),
-    (frozenset({"RTX", "4090"}), 165.2),
+    (frozenset({"RTX", "3090"}), GPUS["rtx3090"].peak_tflops),
+    (frozenset({"RTX", "4090"}), GPUS["rtx4090"].peak_tflops),
 )
 _OTHER_MODELS = frozenset({"Ti", "D", "Laptop", "MIG"})  # words that make another device, or part of one, of these
+
+
+def gpu_named(name: str) -> Gpu:
+    """Return the GPU of the table by the name a plan asks for, such as ``h100`` or ``RTX 4090``.
+
+    Raises:
+        ConfigError: it is not in the table.
+    """
+    key = re.sub(r"[\s_\-]+", "", name).lower()
+    if key in GPUS:
+        return GPUS[key]
+    nearest = nearest_key(key, list(GPUS))
+    hint = f"did you mean {nearest}? " if nearest else ""
+    raise ConfigError(f"no GPU {name!r} in the table", f"{hint}use one of: {', '.join(GPUS)}")
 
 
 def peak_flops(device_name: str) -> float | None:

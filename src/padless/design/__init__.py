@@ -1,0 +1,1 @@
+"""Search of model shapes for given GPUs: parameters and hardware in, Pareto front out."""
