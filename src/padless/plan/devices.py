@@ -1,4 +1,4 @@
-"""What devices can do at best, from their makers' data sheets: by the name a driver gives, and by the name a plan asks for.
+"""What devices can do at best, from data sheets: by the name a driver gives and by the name a plan asks for.
 
 Arithmetic is dense matrix products in bf16 (fp16 where there is no bf16): half of what the sheets print for structured
 sparsity. Consumer cards are counted with fp32 accumulation, which is what training uses. A device that is not here
