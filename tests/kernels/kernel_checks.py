@@ -123,11 +123,37 @@ def test_cross_entropy_equals_plain_pytorch(dtype: torch.dtype, tolerance: float
         torch.testing.assert_close(mine.float(), right.float(), atol=tolerance, rtol=0)
 
 
+# Weights of the z-loss far above the published 1e-4, so that its part of the gradient is as large as the other.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.bfloat16, 2e-1)])
+@pytest.mark.parametrize("z_loss", [0.01, 0.1])
+def test_z_loss_equals_plain_pytorch_and_stays_out_of_the_rows(
+    dtype: torch.dtype, tolerance: float, z_loss: float
+) -> None:
+    x_MD, weight_VD, bias_V, labels_M = cross_entropy_case(dtype, 1000)
+    results = []
+    for is_kernel in (True, False):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x_MD, weight_VD, bias_V)]
+        if is_kernel:
+            loss, by_row_M = cross_entropy_triton(*leaves, labels_M, 8, z_loss)
+            _, without_M = cross_entropy_triton(*leaves, labels_M, 8)
+            assert torch.equal(by_row_M, without_M)
+        else:
+            logits_MV = leaves[0].float() @ leaves[1].to(dtype).float().t() + leaves[2]
+            loss = F.cross_entropy(logits_MV, labels_M, ignore_index=IGNORED, reduction="sum")
+            loss = loss + z_loss * logits_MV[labels_M != IGNORED].logsumexp(1).square().sum()
+        (loss * 0.5).backward()
+        results.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    (loss, *grads), (right_loss, *right_grads) = results
+    torch.testing.assert_close(loss, right_loss, atol=tolerance * 19, rtol=1e-5)
+    for mine, right in zip(grads, right_grads, strict=True):
+        torch.testing.assert_close(mine.float(), right.float(), atol=tolerance, rtol=0)
+
+
 def test_ignored_rows_have_neither_loss_nor_gradient() -> None:
     logits_CV = random(3, 50).to(DEVICE)
     labels_C = torch.tensor([IGNORED, 7, IGNORED], device=DEVICE)
     right = F.cross_entropy(logits_CV[1:2], labels_C[1:2], reduction="none")
-    loss_C = loss_and_gradient_in_place(logits_CV, torch.zeros(50, device=DEVICE), labels_C)
+    loss_C, _ = loss_and_gradient_in_place(logits_CV, torch.zeros(50, device=DEVICE), labels_C)
     torch.testing.assert_close(loss_C[1:2], right)
     assert loss_C[[0, 2]].tolist() == [0.0, 0.0]
     assert not logits_CV[[0, 2]].any()
@@ -138,7 +164,7 @@ def test_logits_stay_where_no_gradient_is_asked_for() -> None:
     x_MD, weight_VD, bias_V, labels_M = cross_entropy_case(torch.float32, 100)
     logits_MV = x_MD @ weight_VD.t()
     before = logits_MV.clone()
-    loss_M = loss_and_gradient_in_place(logits_MV, bias_V, labels_M, writes_gradient=False)
+    loss_M, _ = loss_and_gradient_in_place(logits_MV, bias_V, labels_M, writes_gradient=False)
     assert torch.equal(logits_MV, before)
     with torch.no_grad():
         total, by_row_M = cross_entropy_triton(x_MD, weight_VD, bias_V, labels_M, 8)
@@ -146,10 +172,22 @@ def test_logits_stay_where_no_gradient_is_asked_for() -> None:
     torch.testing.assert_close(total, loss_M.sum())
 
 
+def test_the_log_of_the_sum_is_given_beside_the_loss_and_is_0_in_ignored_rows() -> None:
+    logits_CV = random(3, 50).to(DEVICE)
+    labels_C = torch.tensor([3, IGNORED, 7], device=DEVICE)
+    right_C = logits_CV.logsumexp(1)
+    _, log_sum_C = loss_and_gradient_in_place(logits_CV, torch.zeros(50, device=DEVICE), labels_C, z_loss=0.1)
+    torch.testing.assert_close(log_sum_C[[0, 2]], right_C[[0, 2]])
+    assert log_sum_C[1].item() == 0.0
+    assert not logits_CV[1].any()
+    # Each row of softmax x (1 + 2 z lse) less one-hot adds up to 2 z lse.
+    torch.testing.assert_close(logits_CV.sum(1), 0.2 * log_sum_C, atol=1e-6, rtol=1e-5)
+
+
 def test_large_logits_do_not_overflow() -> None:
     logits_CV = torch.zeros(1, 9000, device=DEVICE)
     logits_CV[0, 8999] = 1e4
-    loss_C = loss_and_gradient_in_place(
+    loss_C, _ = loss_and_gradient_in_place(
         logits_CV, torch.zeros(9000, device=DEVICE), torch.tensor([8999], device=DEVICE)
     )
     assert loss_C.tolist() == [0.0]

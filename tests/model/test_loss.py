@@ -140,3 +140,55 @@ def test_rows_whose_logits_are_all_far_from_zero_keep_their_accuracy(level: floa
     mine = cross_entropy(x * 0.01, weight, bias * 0.01 + level, labels).by_row_M
     right = F.cross_entropy((x * 0.01) @ weight.t() + bias * 0.01 + level, labels, reduction="none")
     torch.testing.assert_close(mine, right.detach(), atol=2e-5, rtol=0)
+
+
+def plain_z_loss(x: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, z_loss: float) -> Tensor:
+    """Cross-entropy, and PaLM's auxiliary loss as section 5 of its paper has it, over the rows that count."""
+    logits = (x @ weight.t() + bias)[labels != IGNORED]
+    cross_entropies = F.cross_entropy(logits, labels[labels != IGNORED], reduction="sum")
+    return cross_entropies + z_loss * logits.logsumexp(1).square().sum()
+
+
+@pytest.mark.parametrize("z_loss", [1e-4, 0.1])
+@pytest.mark.parametrize("chunk", [(1, 64), (8, 10), (100, 100)])
+def test_z_loss_and_its_gradients_equal_the_plain_formula(chunk: tuple[int, int], z_loss: float) -> None:
+    x, weight, bias, labels = inputs()
+    labels[[3, 30]] = IGNORED
+    losses = cross_entropy(x, weight, bias, labels, chunk, z_loss=z_loss)
+    right = plain_z_loss(x, weight, bias, labels, z_loss)
+    torch.testing.assert_close(losses.total, right, rtol=1e-6, atol=0)
+    grads = torch.autograd.grad(losses.total * 0.3, (x, weight, bias))
+    right_grads = torch.autograd.grad(right * 0.3, (x, weight, bias))
+    for grad, right_grad in zip(grads, right_grads, strict=True):
+        torch.testing.assert_close(grad, right_grad, rtol=1e-5, atol=5e-6)
+
+
+def test_z_loss_changes_no_row_and_far_logits_keep_their_gradients() -> None:
+    """With logits around -100 the factor of the softmax is below 0."""
+    x, weight, bias, labels = inputs()
+    losses = cross_entropy(x, weight, bias - 100, labels, (8, 16), z_loss=0.1)
+    assert torch.equal(losses.by_row_M, cross_entropy(x, weight, bias - 100, labels, (8, 16)).by_row_M)
+    grads = torch.autograd.grad(losses.total, (x, weight, bias))
+    right_grads = torch.autograd.grad(plain_z_loss(x, weight, bias - 100, labels, 0.1), (x, weight, bias))
+    for grad, right_grad in zip(grads, right_grads, strict=True):
+        torch.testing.assert_close(grad, right_grad, rtol=1e-4, atol=1e-3)  # of values up to 1000
+
+
+def test_z_loss_under_autocast_is_near_the_plain_formula_in_fp32() -> None:
+    x, weight, bias, labels = inputs(rows=200)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(x, weight, bias, labels, (64, 32), z_loss=0.1).total
+    right = plain_z_loss(x, weight, bias, labels, 0.1)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, right, rtol=2e-3, atol=0)  # products of numbers with 8 bits
+    grads, right_grads = (torch.autograd.grad(each, (x, weight, bias)) for each in (loss, right))
+    for grad, right_grad in zip(grads, right_grads, strict=True):
+        assert grad.dtype == torch.float32
+        assert (grad - right_grad).norm() < 0.01 * right_grad.norm()
+
+
+def test_z_loss_of_no_rows_is_zero_with_zero_gradients() -> None:
+    x, weight, bias, _ = inputs(rows=0)
+    loss = cross_entropy(x, weight, bias, torch.zeros(0, dtype=torch.int64), (8, 16), z_loss=0.1).total
+    assert loss.item() == 0.0
+    assert all(not grad.any() for grad in torch.autograd.grad(loss, (x, weight, bias)))

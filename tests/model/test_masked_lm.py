@@ -91,6 +91,21 @@ def test_loss_is_the_mean_over_masked_positions() -> None:
         torch.testing.assert_close(grad, right_grad, atol=1e-6, rtol=1e-4)
 
 
+def test_z_loss_is_trained_on_but_neither_validated_nor_logged() -> None:
+    plain = model()
+    with_z = MaskedLM(SMALL, ROPE, z_loss=0.1)
+    with_z.load_state_dict(plain.state_dict())
+    batch = pack(segments(), [[0, 3], [0], [10, 11, 80], []])
+    loss, right = plain.loss(batch), plain.logits_at(batch).logsumexp(1).square().mean() * 0.1
+    torch.testing.assert_close(with_z.loss(batch), loss + right)
+    assert with_z.last_cross_entropy is not None
+    assert torch.equal(with_z.last_cross_entropy, loss.detach())
+    assert torch.equal(with_z.loss_sum(batch), plain.loss_sum(batch))
+    grads = torch.autograd.grad(with_z.loss(batch), list(with_z.parameters()))
+    for grad, right_grad in zip(grads, torch.autograd.grad(loss + right, list(plain.parameters())), strict=True):
+        torch.testing.assert_close(grad, right_grad, atol=2e-6, rtol=1e-4)
+
+
 def test_a_microbatch_without_masks_gives_every_parameter_a_zero_gradient() -> None:
     masked_lm = model()
     loss = masked_lm.loss(pack(segments()))

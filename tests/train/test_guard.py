@@ -124,15 +124,15 @@ def test_norm_and_loss_are_those_of_the_whole_step(make_phase, tmp_path):
             tokens.clear()
 
     sums, tokens = [], []
-    loss_sum = phase.model.loss_sum
+    loss = phase.model.loss
 
     def note(batch):
-        found = loss_sum(batch)
-        sums.append(found.detach().double())
+        found = loss(batch)
+        sums.append(found.detach().double() * batch.num_masked)
         tokens.append(batch.num_masked)
         return found
 
-    phase.model.loss_sum = note
+    phase.model.loss = note
     phase.trainer([phase.guard(tmp_path), Compare()], 2_000).fit()
     assert len(seen) == 4
     for norm, expected_norm, loss, expected_loss in seen:

@@ -26,8 +26,10 @@ def _loss_kernel(
     bias_V,  # noqa: ANN001
     labels_C,  # noqa: ANN001
     loss_C,  # noqa: ANN001
+    log_sum_C,  # noqa: ANN001
     row_stride,  # noqa: ANN001
     vocab_size,  # noqa: ANN001
+    z_loss,  # noqa: ANN001
     ignored: tl.constexpr,
     writes_gradient: tl.constexpr,
     block: tl.constexpr,
@@ -38,6 +40,7 @@ def _loss_kernel(
     column = tl.arange(0, block)
     if label == ignored:
         tl.store(loss_C + row, 0.0)
+        tl.store(log_sum_C + row, 0.0)
         if writes_gradient:
             for start in range(0, vocab_size, block):
                 is_inside = start + column < vocab_size
@@ -55,29 +58,34 @@ def _loss_kernel(
             largest = new_largest
         log_sum = largest + tl.log(total)
         tl.store(loss_C + row, log_sum - target)
+        tl.store(log_sum_C + row, log_sum)
         if writes_gradient:
+            weight = 1.0 + 2.0 * z_loss * log_sum  # exactly 1 without z-loss
             for start in range(0, vocab_size, block):
                 is_inside = start + column < vocab_size
                 x = tl.load(logits_V + start + column, mask=is_inside, other=float("-inf")).to(tl.float32)
                 x += tl.load(bias_V + start + column, mask=is_inside, other=0.0).to(tl.float32)
-                share = tl.exp(x - log_sum)
+                share = tl.exp(x - log_sum) * weight
                 tl.store(logits_V + start + column, tl.where(start + column == label, share - 1.0, share), is_inside)
 
 
 def loss_and_gradient_in_place(
-    logits_CV: Tensor, bias_V: Tensor, labels_C: Tensor, writes_gradient: bool = True
-) -> Tensor:
-    """Return loss_C, -log softmax(logits + bias)[label] of each row in fp32; 0 where the label is IGNORED.
+    logits_CV: Tensor, bias_V: Tensor, labels_C: Tensor, writes_gradient: bool = True, z_loss: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return loss_C, -log softmax(logits + bias)[label] of each row, and log_sum_C, the log of its sum of exponentials.
+
+    Both are fp32, and 0 where the label is IGNORED.
 
     Args:
-        logits_CV: without the bias, rows contiguous; softmax less one-hot is written over them in their dtype, and 0
-            in ignored rows.
+        logits_CV: without the bias, rows contiguous; the gradient of loss + ``z_loss`` x log_sum^2 is written over them
+            in their dtype: softmax times 1 + 2 ``z_loss`` log_sum, less one-hot; 0 in ignored rows.
         bias_V: any floating dtype.
         labels_C: int64 target ids.
         writes_gradient: whether the logits are overwritten.
+        z_loss: weight of the squared log-normaliser in the gradient.
     """
     rows, vocab_size = logits_CV.shape
-    loss_C = torch.empty(rows, dtype=torch.float32, device=logits_CV.device)
+    loss_C, log_sum_C = torch.empty(2, rows, dtype=torch.float32, device=logits_CV.device)
     block = min(_BLOCK_COLUMNS, triton.next_power_of_2(vocab_size))
     with torch.cuda.device_of(logits_CV):
         cast(Any, _loss_kernel)[(rows,)](  # Triton's launcher has no type
@@ -85,22 +93,25 @@ def loss_and_gradient_in_place(
             bias_V.contiguous(),
             labels_C.contiguous(),
             loss_C,
+            log_sum_C,
             logits_CV.stride(0),
             vocab_size,
+            float(z_loss),
             ignored=IGNORED,
             writes_gradient=writes_gradient,
             block=block,
             num_warps=8 if block >= 2048 else 4,
         )
-    return loss_C
+    return loss_C, log_sum_C
 
 
 def cross_entropy_triton(
-    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int
+    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int, z_loss: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Return -log softmax(x W^T + b)[label] summed, an fp32 scalar with gradients, and by row, fp32 [M] without.
 
-    The sum is 0 for M = 0, with zero gradients. To be called without autocast: matrix products run in the dtype of x.
+    The sum has the z-loss in it, the rows have not. It is 0 for M = 0, with zero gradients. To be called without
+    autocast: matrix products run in the dtype of x.
 
     Args:
         x_MD: hidden states after the head, in the compute dtype.
@@ -108,8 +119,9 @@ def cross_entropy_triton(
         bias_V: decoder bias.
         labels_M: int64 [M] target ids; rows with the label IGNORED have neither loss nor gradient.
         rows: rows a chunk.
+        z_loss: weight of the squared log-normaliser; 0 leaves it out.
     """
-    args = (x_MD, weight_VD, bias_V, labels_M, rows, torch.is_grad_enabled())
+    args = (x_MD, weight_VD, bias_V, labels_M, rows, z_loss, torch.is_grad_enabled())
     return cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
 
 
@@ -122,17 +134,21 @@ class _CrossEntropy(torch.autograd.Function):
         bias_V: Tensor,
         labels_M: Tensor,
         rows: int,
+        z_loss: float,
         needs_grad: bool,
     ) -> tuple[Tensor, Tensor]:
         compute_VD = weight_VD.to(x_MD.dtype)
         loss_M = torch.zeros(x_MD.shape[0], dtype=torch.float32, device=x_MD.device)
+        log_sum_M = torch.zeros_like(loss_M)
         grad_x_MD = torch.empty_like(x_MD) if needs_grad else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_grad else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if needs_grad else None
         for start in range(0, x_MD.shape[0], rows):
             chunk = slice(start, start + rows)
             x_CD, grad_CV = x_MD[chunk], x_MD[chunk] @ compute_VD.t()
-            loss_M[chunk] = loss_and_gradient_in_place(grad_CV, bias_V, labels_M[chunk], needs_grad)
+            loss_M[chunk], log_sum_M[chunk] = loss_and_gradient_in_place(
+                grad_CV, bias_V, labels_M[chunk], needs_grad, z_loss
+            )
             if grad_x_MD is None or grad_weight_VD is None or grad_bias_V is None:
                 continue
             grad_bias_V += grad_CV.sum(0, dtype=torch.float32)
@@ -145,7 +161,10 @@ class _CrossEntropy(torch.autograd.Function):
             ctx.save_for_backward(grad_x_MD, grad_weight_VD, grad_bias_V)
             ctx.dtypes = weight_VD.dtype, bias_V.dtype
         ctx.mark_non_differentiable(loss_M)
-        return loss_M.sum(), loss_M
+        total = loss_M.sum()
+        if z_loss != 0:
+            total = total + z_loss * log_sum_M.square_().sum()
+        return total, loss_M
 
     @staticmethod
     @once_differentiable
@@ -154,4 +173,5 @@ class _CrossEntropy(torch.autograd.Function):
         weight_dtype, bias_dtype = ctx.dtypes
         scale = grads[0]
         grad_x = (grad_x_MD * scale).to(grad_x_MD.dtype)
-        return grad_x, (grad_weight_VD * scale).to(weight_dtype), (grad_bias_V * scale).to(bias_dtype), None, None, None
+        grad_weight, grad_bias = (grad_weight_VD * scale).to(weight_dtype), (grad_bias_V * scale).to(bias_dtype)
+        return grad_x, grad_weight, grad_bias, None, None, None, None

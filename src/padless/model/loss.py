@@ -36,10 +36,10 @@ _CHUNK_LOGITS_TRITON = 2**27
 
 @dataclass(frozen=True)
 class Losses:
-    """Cross-entropy of one microbatch, in nats."""
+    """Losses of one microbatch, in nats."""
 
-    total: Tensor  # fp32 scalar with gradients: the sum over the masked positions
-    by_row_M: Tensor  # fp32 [M], detached; 0 where the label is IGNORED
+    total: Tensor  # fp32 scalar with gradients: the sum over the masked positions, with the z-loss where there is one
+    by_row_M: Tensor  # fp32 [M], detached: the cross-entropy alone; 0 where the label is IGNORED
 
 
 def tile_size(device_type: str) -> tuple[int, int]:
@@ -54,8 +54,13 @@ def cross_entropy(
     labels_M: Tensor,
     tile: tuple[int, int] | None = None,
     tied: TiedGradient | None = None,
+    z_loss: float = 0.0,
 ) -> Losses:
     """Return -log softmax(x W^T + b)[label], summed and by row; 0 for M = 0, with zero gradients.
+
+    With ``z_loss`` the sum (not the rows) has ``z_loss x lse^2`` of every row in it, lse being the log of the sum of
+    the row's exponentials: it keeps the normaliser near 1 (PaLM, Chowdhery et al. 2022, section 5). A row's gradient by
+    its logits is ``softmax x (1 + 2 z_loss lse) - one-hot``.
 
     Args:
         x_MD: hidden states after the head.
@@ -64,6 +69,7 @@ def cross_entropy(
         labels_M: int64 [M] target ids; rows with the label IGNORED have neither loss nor gradient.
         tile: rows and columns of a tile; None takes what suits the device.
         tied: gets the weight's gradient instead of the weight, to be completed by the embeddings.
+        z_loss: weight of the squared log-normaliser; 0 leaves it out.
     """
     device_type = x_MD.device.type
     dtype = compute_dtype(x_MD)
@@ -72,8 +78,8 @@ def cross_entropy(
             from padless.kernels.triton_cross_entropy import cross_entropy_triton
 
             rows = max(256, _CHUNK_LOGITS_TRITON // weight_VD.shape[0])
-            return Losses(*cross_entropy_triton(x_MD.to(dtype), weight_VD, bias_V, labels_M, rows))
-        args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, tile or tile_size(device_type), tied)
+            return Losses(*cross_entropy_triton(x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, z_loss))
+        args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, tile or tile_size(device_type), tied, z_loss)
         total, by_row_M = cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
     return Losses(total, by_row_M)
 
@@ -163,8 +169,9 @@ class _CrossEntropy(torch.autograd.Function):
         labels_M: Tensor,
         tile: tuple[int, int],
         tied: TiedGradient | None,
+        z_loss: float,
     ) -> tuple[Tensor, Tensor]:
-        ctx.dtypes, ctx.tile, ctx.tied = (weight_VD.dtype, bias_V.dtype), tile, tied
+        ctx.dtypes, ctx.tile, ctx.tied, ctx.z_loss = (weight_VD.dtype, bias_V.dtype), tile, tied, z_loss
         weight_VD, bias_V = weight_VD.to(x_MD.dtype), bias_V.to(x_MD.dtype)
         if x_MD.shape[0] == 0:
             ctx.save_for_backward(x_MD, weight_VD, bias_V, labels_M, labels_M)
@@ -177,11 +184,14 @@ class _CrossEntropy(torch.autograd.Function):
         target_M = (x_MD.float() * weight_VD.index_select(0, label_M).float()).sum(1)
         target_M = (target_M + bias_V.index_select(0, label_M).float()).to(x_MD.dtype).float()
         by_row_M = torch.where(is_counted_M, lse_M - target_M, 0.0)
+        total = by_row_M.sum()
+        if z_loss != 0:
+            total = total + z_loss * torch.where(is_counted_M, lse_M, 0.0).square_().sum()
         # An ignored row's softmax is exp(logit - inf) = 0.
         lse_M = torch.where(is_counted_M, lse_M, float("inf"))
         ctx.save_for_backward(x_MD, weight_VD, bias_V, labels_M, lse_M)
         ctx.mark_non_differentiable(by_row_M)
-        return by_row_M.sum(), by_row_M
+        return total, by_row_M
 
     @staticmethod
     @once_differentiable
@@ -195,17 +205,27 @@ class _CrossEntropy(torch.autograd.Function):
             labels_M,
             lse_M,
             grads[0],
+            ctx.z_loss,
         )
         grad_weight: Tensor | None = grad_weight_VD.to(weight_dtype)
         if ctx.tied is not None:
             ctx.tied.waiting, grad_weight = grad_weight, None
-        return grad_x_MD.to(x_MD.dtype), grad_weight, grad_bias_V.to(bias_dtype), None, None, None
+        return grad_x_MD.to(x_MD.dtype), grad_weight, grad_bias_V.to(bias_dtype), None, None, None, None
 
 
 def _gradients(
-    tiles: _Tiles | None, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, lse_M: Tensor, scale: Tensor
+    tiles: _Tiles | None,
+    x_MD: Tensor,
+    weight_VD: Tensor,
+    labels_M: Tensor,
+    lse_M: Tensor,
+    scale: Tensor,
+    z_loss: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, by the other factor."""
+    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, by the other factor.
+
+    With the z-loss a row's softmax counts 1 + 2 ``z_loss`` lse times.
+    """
     grad_x_MD = torch.zeros_like(x_MD, dtype=torch.float32)
     if tiles is None:
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
@@ -214,11 +234,14 @@ def _gradients(
     grad_bias_V = torch.empty_like(grad_weight_VD[:, 0])
     for rows in tiles.row_slices():
         x_RD, lse_R1, grad_x_RD = x_MD[rows], lse_M[rows, None], grad_x_MD[rows]
+        weight_R1 = None if z_loss == 0 else _softmax_weights(lse_R1, z_loss)
         for columns in tiles.column_slices():
             share_RC = tiles.logits(x_RD, columns)
             total_C = torch.zeros_like(grad_bias_V[columns])
             for some, fp32_RC in tiles.in_fp32(share_RC):
                 fp32_RC.sub_(lse_R1[some]).exp_()
+                if weight_R1 is not None:
+                    fp32_RC.mul_(weight_R1[some])
                 total_C += fp32_RC.sum(0)
                 if fp32_RC.dtype != share_RC.dtype:
                     share_RC[some].copy_(fp32_RC)
@@ -227,6 +250,11 @@ def _gradients(
             grad_x_RD += share_RC @ weight_VD[columns]
     _take_one_hot(grad_x_MD, grad_weight_VD, grad_bias_V, x_MD, weight_VD, labels_M, scale)
     return grad_x_MD, grad_weight_VD, grad_bias_V
+
+
+def _softmax_weights(lse_R1: Tensor, z_loss: float) -> Tensor:
+    """Return 1 + 2 z lse of each row; 1 in ignored rows, whose lse is infinite and whose softmax is 0."""
+    return torch.where(torch.isposinf(lse_R1), 1.0, 1.0 + 2.0 * z_loss * lse_R1)
 
 
 def _put(total: Tensor, part: Tensor, scale: Tensor, is_added: int) -> None:

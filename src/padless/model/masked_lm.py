@@ -14,7 +14,7 @@ from padless.attention.select import get_backend
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import IGNORED, PackedBatch
 from padless.model.encoder import Encoder
-from padless.model.loss import cross_entropy
+from padless.model.loss import Losses, cross_entropy
 from padless.model.mlm_head import PredictionHead
 from padless.model.tied import TiedGradient
 
@@ -35,19 +35,21 @@ class MaskedLM(nn.Module):
         model: shape; readable as ``config``.
         rope: thetas of this phase; readable as ``rope``.
         backend: name of the attention backend (:mod:`padless.attention.select`).
+        z_loss: weight of the squared log-normaliser in :meth:`loss` (:mod:`padless.model.loss`); 0 leaves it out.
 
     Raises:
         ConfigError: the backend cannot be loaded here.
     """
 
-    def __init__(self, model: ModelConfig, rope: RopeConfig, backend: str = "sdpa") -> None:
+    def __init__(self, model: ModelConfig, rope: RopeConfig, backend: str = "sdpa", z_loss: float = 0.0) -> None:
         super().__init__()
-        self.config = model
+        self.config, self.z_loss = model, z_loss
         self.model = Encoder(model, rope, get_backend(backend))
         self.head = PredictionHead(model)
         self.decoder = nn.Linear(model.hidden_size, model.vocab_size, bias=True)
         self.decoder.weight = self.model.embeddings.tok_embeddings.weight
-        self.last_row_losses_M: Tensor | None = None  # of the last call of loss, fp32 [M], detached
+        self.last_row_losses_M: Tensor | None = None  # cross-entropies of the last forward pass, fp32 [M], detached
+        self.last_cross_entropy: Tensor | None = None  # their mean, fp32 scalar, detached: what is logged
 
     @property
     def rope(self) -> RopeConfig:
@@ -71,18 +73,31 @@ class MaskedLM(nn.Module):
         return self.decoder(self.head(self._masked_hidden(batch)))
 
     def loss_sum(self, batch: PackedBatch) -> Tensor:
-        """Return the cross-entropy summed over the ``batch.num_masked`` masked positions, in nats (fp32 scalar)."""
+        """Return the cross-entropy summed over the ``batch.num_masked`` masked positions, in nats (fp32 scalar).
+
+        It never has the z-loss in it: this is what validation reports.
+        """
+        return self._losses(batch, 0.0).total
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        """Return what training minimises, a mean over the masked positions in nats (fp32 scalar); 0 where none are.
+
+        Cross-entropy plus ``z_loss`` times the squared log-normaliser. The first alone, which costs nothing more, is
+        left in ``last_cross_entropy``; without z-loss the two are equal.
+        """
+        masked = max(batch.num_masked, 1)
+        losses = self._losses(batch, self.z_loss)
+        self.last_cross_entropy = losses.by_row_M.sum() / masked
+        return losses.total / masked
+
+    def _losses(self, batch: PackedBatch, z_loss: float) -> Losses:
         tied = TiedGradient()
         hidden_TD = self.model(batch, tied)
         positions_M, labels_M = _in_whole_tiles(batch)
         x_MD = self.head(hidden_TD.index_select(0, positions_M))
-        losses = cross_entropy(x_MD, self.decoder.weight, self.decoder.bias, labels_M, tied=tied)
+        losses = cross_entropy(x_MD, self.decoder.weight, self.decoder.bias, labels_M, tied=tied, z_loss=z_loss)
         self.last_row_losses_M = losses.by_row_M[: batch.labels_M.shape[0]]
-        return losses.total
-
-    def loss(self, batch: PackedBatch) -> Tensor:
-        """Return the mean cross-entropy over the masked positions, in nats (fp32 scalar); 0 where there are none."""
-        return self.loss_sum(batch) / max(batch.num_masked, 1)
+        return losses
 
     def _masked_hidden(self, batch: PackedBatch) -> Tensor:
         return self.encode(batch).index_select(0, batch.masked_positions_M)

@@ -34,7 +34,7 @@ def results_difference(old: dict[str, Any], new: Config, clock_tokens: int) -> l
     old_config = load_stored(old)
     old_results, new_results = results_part(old_config), results_part(new)
     lines = []
-    for section in ("run", "model", "optimizer", "init", "start"):
+    for section in ("run", "model", "optimizer", "loss", "init", "start"):
         lines += _changes(old_results[section], new_results[section], section)
     fixed_data = ("block_tokens", "shuffle", "num_canonical_nodes")
     for key in fixed_data:

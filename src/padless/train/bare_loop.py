@@ -42,7 +42,7 @@ def train_bare(config: Config) -> list[dict[str, Any]]:
 def _train_phase(
     config: Config, plan: PhasePlan, data: PreparedData, world: World, compute: Compute
 ) -> Iterator[dict[str, Any]]:
-    model = MaskedLM(config.model, plan.phase.rope, compute.backend).to(compute.device)
+    model = MaskedLM(config.model, plan.phase.rope, compute.backend, config.loss.z_loss).to(compute.device)
     initialise(model, config.run.seed)
     peak = plan.phase.lr.peak
     optimizer = build_optimizer(model, config.optimizer, peak, plan.phase.weight_decay, world.is_gpu)

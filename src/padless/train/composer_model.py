@@ -29,7 +29,7 @@ class ComposerMaskedLM(ComposerModel):
         self._compute = compute
 
     def forward(self, batch: PackedBatch) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the mean cross-entropy over the masked positions of one microbatch."""
+        """Return the mean over the masked positions of one microbatch: cross-entropy, and z-loss where there is one."""
         with self._compute.autocast():
             return self.masked_lm.loss(batch.to(self._compute.device))
 
@@ -46,6 +46,16 @@ def row_losses(model: nn.Module) -> Tensor | None:
     """
     inner = cast("ComposerMaskedLM", getattr(model, "module", model))
     return inner.masked_lm.last_row_losses_M
+
+
+def cross_entropy_of(model: nn.Module) -> Tensor:
+    """Return the mean cross-entropy of the last forward pass (fp32 scalar, detached), without any z-loss.
+
+    Args:
+        model: a :class:`ComposerMaskedLM`, wrapped by DDP or not; it has done a forward pass.
+    """
+    inner = cast("ComposerMaskedLM", getattr(model, "module", model))
+    return cast(Tensor, inner.masked_lm.last_cross_entropy)
 
 
 def split_step(step: list[PackedBatch], microbatch_size: int | float) -> list[PackedBatch]:  # noqa: ARG001

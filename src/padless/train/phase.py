@@ -86,7 +86,8 @@ class RunContext:
 
 def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
     """Return the model with the phase's RoPE thetas; its weights are not set yet."""
-    return MaskedLM(context.config.model, plan.phase.rope, context.compute.backend)
+    config = context.config
+    return MaskedLM(config.model, plan.phase.rope, context.compute.backend, config.loss.z_loss)
 
 
 def _loader(context: RunContext, plan: PhasePlan, start: StartState) -> StepLoader:

@@ -30,7 +30,7 @@ from padless.data.batch import PackedBatch
 from padless.data.collate import Block
 from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord
-from padless.train.composer_model import count_segments, count_tokens, row_losses
+from padless.train.composer_model import count_segments, count_tokens, cross_entropy_of, row_losses
 from padless.train.world import World
 
 
@@ -106,6 +106,8 @@ class StepTrainer(Trainer):
     def _compute(self, batches: Sequence[PackedBatch], rows: Sequence[Tensor], masked: int) -> tuple[Tensor, Tensor]:
         """Run all microbatches forward and backward; return this rank's share of the loss, and its sums by stream.
 
+        What is returned is cross-entropy alone; what is differentiated has the z-loss in it.
+
         A microbatch counts by its masked tokens over the mean of the ranks: DDP averages gradients over the ranks, so
         the step's are those of the mean over all masked tokens.
         """
@@ -117,7 +119,7 @@ class StepTrainer(Trainer):
             share = batch.num_masked / (masked / self._world.size) if masked else 0.0
             with self._syncing(is_last=number + 1 == len(batches)):
                 microbatch_loss: Tensor = self.state.model(batch)
-                loss += microbatch_loss.detach() * share
+                loss += cross_entropy_of(self.state.model) * share
                 (microbatch_loss * (share * scale.factor if scale else share)).backward()
             losses_M = row_losses(self.state.model)
             if losses_M is not None and len(self._streams) > 1:
