@@ -66,7 +66,7 @@ def rope():
 @pytest.fixture(scope="session")
 def config(model_config):
     return Config(
-        run=RunConfig("card-test", "runs", 17, None, 10, None, (), None, 10),
+        run=RunConfig("card-test", "runs", 17, None, 10, None, (), None, 10, None),
         model=model_config,
         data=DataConfig({"general": StreamConfig("blocks", None)}, None, 512, 0, True, 2, "off", None, False),
         phases={"pretrain": make_phase(128, 10_000.0), "context": make_phase(512, 160_000.0)},

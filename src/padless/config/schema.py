@@ -34,6 +34,7 @@ class RunConfig:
     accept_changes: tuple[str, ...]  # settings whose change a resume accepts on purpose, by the names its error gives
     profile_steps: int | None  # steps that are recorded by torch's profiler, once; None records none
     profile_from_step: int  # steps of this start of the process before the first that is recorded
+    branch: str | None  # train this one of ``branches`` and nothing else, from phases that are done; None trains all
 
 
 @dataclass(frozen=True)

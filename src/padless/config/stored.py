@@ -25,6 +25,7 @@ _BEFORE = {
         "accept_changes": [],
         "profile_steps": None,
         "profile_from_step": PROFILE_FROM_STEP,
+        "branch": None,
     },
     "optimizer": {"kind": "stable_adamw"},
     "loss": {"z_loss": 0.0},
