@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping
 
 from padless.config.batch_sizes import size_deviations
+from padless.config.branches import with_branches
 from padless.config.check_beginning import check_beginning
+from padless.config.check_branches import check_branches
 from padless.config.check_keeping import check_keeping
 from padless.config.check_phase import check_phase
 from padless.config.schema import PROFILE_FROM_STEP, Config, DataConfig, HardwareConfig, ModelConfig, RunConfig
@@ -32,6 +34,14 @@ def check(config: Config, world_size: int) -> list[str]:
     Raises:
         ConfigError: a setting is impossible, contradicts another, or would have no effect.
     """
+    warnings = _check_run_alone(config, world_size)
+    warnings += check_branches(config, lambda branch: _check_run_alone(branch, world_size), warnings)
+    _check_unused_streams(config)
+    return warnings
+
+
+def _check_run_alone(config: Config, world_size: int) -> list[str]:
+    """Check one run, a trunk or a branch of it."""
     _check_order(config)
     _check_run(config)
     _check_model(config.model)
@@ -39,7 +49,6 @@ def check(config: Config, world_size: int) -> list[str]:
     _check_optimizer(config)
     for name in config.phase_order:
         check_phase(name, config)
-    _check_unused_streams(config)
     _check_phase_lengths(config)
     _check_cut(config, world_size)
     _check_hardware(config.hardware, sum(phase.tokens for phase in config.phases.values()))
@@ -128,7 +137,8 @@ def _check_data(config: Config) -> None:
 
 def _check_unused_streams(config: Config) -> None:
     data = config.data
-    used = {name for phase in config.phases.values() for name in phase.streams} | set(config.eval.streams)
+    phases = with_branches(config).phases.values()
+    used = {name for phase in phases for name in phase.streams} | set(config.eval.streams)
     unused = [name for name in data.streams if name not in used]
     if unused:
         raise ConfigError(

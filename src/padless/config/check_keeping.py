@@ -47,7 +47,7 @@ def check_keeping(config: Config) -> None:
 def may_be_accepted(setting: str) -> bool:
     """Return whether a run can go on with another value of ``setting``: not if weights or clock meant another thing."""
     parts = setting.split(".")
-    if parts[0] == "phases":
+    if parts[0] in ("phases", "branches"):
         return len(parts) > 2 and parts[2] not in _FIXED_IN_PHASES
     return not any(setting == fixed or setting.startswith(f"{fixed}.") for fixed in _FIXED) or "dropout" in parts[-1]
 

@@ -60,7 +60,7 @@ def results_part(config: Config) -> dict[str, Any]:
     """Return the settings that change what a run computes, as plain data.
 
     Left out: names and folders, where data lies, loader workers, loggers, hardware, intervals of checkpoints and
-    evaluation, export, and where a source of initial weights lies.
+    evaluation, export, where a source of initial weights lies, and branches: each is a run with results of its own.
     """
     plain = to_plain(config)
     phases = {name: phase_results(plain["phases"][name]) for name in plain["phase_order"]}
