@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from padless.checkpoint.outline import RefusedError, names_in_pickle, storages_of_pickle
+from padless.checkpoint.outline import Outline, RefusedError, names_in_pickle, outline_of_pickle
 
 # A state of 600 parameters (ModernBERT-large has 172) with its moments has a pickle of about 0.3 MB.
 MAX_PICKLE_BYTES = 4 << 20
@@ -31,19 +31,37 @@ def refuse_unsafe_archive(path: Path) -> None:
         RefusedError: with what is wrong.
         OSError: it cannot be read.
     """
+    outline_of_archive(path)
+
+
+def outline_of_archive(
+    path: Path, inert: frozenset[str] = frozenset(), max_pickle_bytes: int = MAX_PICKLE_BYTES
+) -> Outline:
+    """Return what an archive of tensors holds; reads its directory and its pickle only, and checks both.
+
+    Args:
+        path: the file.
+        inert: names beyond tensors that its pickle may call, see :func:`padless.checkpoint.outline.outline_of_pickle`.
+        max_pickle_bytes: most bytes of its pickle that are read.
+
+    Raises:
+        RefusedError: with what is wrong.
+        OSError: it cannot be read.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         _refuse_other_kind(file)
         _refuse_large_directory(file, size)
         try:
             with zipfile.ZipFile(file) as archive:
-                records = _records(archive.infolist(), size)
+                records = _records(archive.infolist(), size, max_pickle_bytes)
                 if "data.pkl" not in records:
                     raise RefusedError("it has no data.pkl, so torch.save did not write it")
                 pickled = archive.read(records["data.pkl"])
         except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
             raise RefusedError(f"it is a damaged zip archive ({error})") from error
-    for key, num_bytes in storages_of_pickle(pickled).items():
+    outline = outline_of_pickle(pickled, inert)
+    for key, num_bytes in outline.storages.items():
         record = records.get(f"data/{key}")
         if record is None:
             raise RefusedError(f"it lacks the record of storage {key!r:.20}")
@@ -51,6 +69,7 @@ def refuse_unsafe_archive(path: Path) -> None:
             raise RefusedError(
                 f"it says {num_bytes:_} bytes for storage {key!r:.20}, whose record has {record.file_size:_}"
             )
+    return outline
 
 
 def kind_of_file(first: bytes) -> str:
@@ -89,7 +108,7 @@ def _refuse_large_directory(file: BinaryIO, size: int) -> None:
         )
 
 
-def _records(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+def _records(infos: list[zipfile.ZipInfo], size: int, max_pickle_bytes: int) -> dict[str, zipfile.ZipInfo]:
     """Return the records by their names within the archive's folder."""
     records: dict[str, zipfile.ZipInfo] = {}
     folder = infos[0].filename.split("/")[0] if infos else ""
@@ -101,7 +120,7 @@ def _records(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipIn
             raise RefusedError(f"it holds {name} twice")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             raise RefusedError(f"its record {name} is compressed or encrypted ({info.file_size:_} bytes unpacked)")
-        limit = MAX_PICKLE_BYTES if name == "data.pkl" else size if _STORAGE.fullmatch(name) else _MAX_SMALL_BYTES
+        limit = max_pickle_bytes if name == "data.pkl" else size if _STORAGE.fullmatch(name) else _MAX_SMALL_BYTES
         if info.file_size > limit:
             raise RefusedError(f"its record {name} has {info.file_size:_} bytes, at most {limit:_} are read")
         records[name] = info

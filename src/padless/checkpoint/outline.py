@@ -3,7 +3,8 @@
 ``torch.load(weights_only=True)`` runs no code from a file, but believes it: a storage that claims more elements than
 its record has is read past its end, and a shape of any size is made. So the few instructions that ``torch.save`` writes
 for tensors and plain values are followed here with stand-ins: nothing is imported, called or allocated. Everything else
-is refused, and what it would have called is named.
+is refused, and what it would have called is named. Another trainer's checkpoint may name a few things more; whoever
+reads one gives the list, and what they would make stays a stand-in for good.
 """
 
 import io
@@ -41,42 +42,71 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Storage:
+    key: str
+    kind: str
     num_elements: int
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """A tensor that would be made."""
+class TensorOutline:
+    """A tensor that would be made, within its storage; sizes in elements."""
+
+    storage_key: str
+    kind: str  # class of its storage, such as "torch.FloatStorage"
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Inert:
+    """Stands for whatever a name on the caller's list would have made."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a pickle describes: plain values, :class:`TensorOutline` for tensors, :class:`Inert` for the rest."""
+
+    tree: Any
+    storages: dict[str, int]  # bytes that each storage record must have, by its key
 
 
 @dataclass
 class _State:
+    inert: frozenset[str]
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     storages: dict[str, int] = field(default_factory=dict)
 
 
-def storages_of_pickle(data: bytes) -> dict[str, int]:
-    """Return the bytes that each storage record must have, by its key, for the content that ``data`` describes.
+def outline_of_pickle(data: bytes, inert: frozenset[str] = frozenset()) -> Outline:
+    """Return what ``data`` describes.
+
+    Args:
+        data: the pickle.
+        inert: names beyond tensors that it may call; nothing is called, the result is an :class:`Inert`.
 
     Raises:
         RefusedError: it names something that is not on the list, a tensor does not fit its storage, or it is no pickle
             of tensors and plain values.
     """
-    strange = sorted({name for name in names_in_pickle(data) if name not in ALLOWED})
+    strange = sorted({name for name in names_in_pickle(data) if name not in ALLOWED | inert})
     if strange:
         raise RefusedError(f"it would call {_some(strange)}")
-    state = _State()
+    state, follow_also = _State(inert), _FOLLOW_INERT if inert else {}
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            follow = _FOLLOW.get(opcode.name)
+            follow = _FOLLOW.get(opcode.name) or follow_also.get(opcode.name)
             if follow is None:
                 raise RefusedError(f"its pickle holds the instruction {opcode.name}, which torch.save does not write")
             follow(state, argument)
+        (tree,) = state.stack
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RefusedError(f"its pickle is damaged ({type(error).__name__})") from error
-    return state.storages
+    return Outline(tree, state.storages)
 
 
 def names_in_pickle(data: bytes) -> list[str]:
@@ -151,7 +181,8 @@ def _set(state: _State, items: list[Any]) -> None:
     if type(state.stack[-1]) is not dict:
         raise TypeError
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if type(key) is not str:  # a tuple nested deeply enough overflows the stack when it is hashed
+        # a tuple nested deeply enough overflows the stack when it is hashed
+        if type(key) is not str and not (state.inert and type(key) is int):
             raise TypeError
         state.stack[-1][key] = value
 
@@ -170,8 +201,8 @@ def _put(state: _State, place: int) -> None:
 
 
 def _build(state: _State, _: Any) -> None:
-    """Attributes of an OrderedDict (a state dict has its ``_metadata``); of anything else they are refused."""
-    if type(state.stack[-2]) is not dict:
+    """Attributes of an OrderedDict (a state dict has its ``_metadata``) or a stand-in; of anything else refused."""
+    if type(state.stack[-2]) not in (dict, Inert):
         raise TypeError
     state.stack.pop()
 
@@ -183,7 +214,7 @@ def _persistent(state: _State, _: Any) -> None:
     num_bytes = num_elements * _ITEM_BYTES[kind.name]
     if state.storages.setdefault(key, num_bytes) != num_bytes:
         raise RefusedError(f"its storage {key!r:.20} has two sizes, {state.storages[key]:_} and {num_bytes:_} bytes")
-    state.stack.append(_Storage(num_elements))
+    state.stack.append(_Storage(key, kind.name, num_elements))
 
 
 def _reduce(state: _State, _: Any) -> None:
@@ -192,8 +223,17 @@ def _reduce(state: _State, _: Any) -> None:
         state.stack.append({})
     elif called.name == _REBUILD:
         state.stack.append(_tensor(*arguments))
+    elif called.name in state.inert:
+        state.stack.append(Inert(called.name))
     else:
         raise ValueError
+
+
+def _new(state: _State, _: Any) -> None:
+    made, _arguments = _pop(state, 2)
+    if made.name not in state.inert:
+        raise ValueError
+    state.stack.append(Inert(made.name))
 
 
 def _tensor(
@@ -203,7 +243,7 @@ def _tensor(
     strides: tuple[int, ...],
     _grad: bool,
     _hooks: dict[str, Any],
-) -> _Tensor:
+) -> TensorOutline:
     """Check that a tensor lies within its storage and has no more elements than it."""
     numbers = (storage.num_elements, offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
@@ -215,7 +255,7 @@ def _tensor(
         raise RefusedError(
             f"a tensor of shape {shape!r:.60} does not fit its storage of {storage.num_elements:_} elements"
         )
-    return _Tensor()
+    return TensorOutline(storage.key, storage.kind, offset, shape, strides)
 
 
 _FOLLOW: dict[str, Callable[[_State, Any], None]] = {
@@ -243,6 +283,7 @@ _FOLLOW: dict[str, Callable[[_State, Any], None]] = {
     "REDUCE": _reduce,
     "BUILD": _build,
 }
+_FOLLOW_INERT: dict[str, Callable[[_State, Any], None]] = {"NEWOBJ": _new}
 
 
 def _some(names: list[str]) -> str:
