@@ -1,9 +1,13 @@
-"""StableAdamW (Wortsman et al. 2023, arXiv 2304.13013) as the recipe uses it.
+"""The optimizers: StableAdamW (Wortsman et al. 2023, arXiv 2304.13013), the recipe's, and AdamW (arXiv 1711.05101).
 
-No decay on norms and biases. Decay is decoupled from the learning rate: a step shrinks a weight by
-``weight_decay x lr / max_lr``, and ``max_lr`` is the phase's peak, set anew at each hand-over. The implementation is
-chosen by device, never by what happens to be installed: torch-optimi's Triton kernel on a GPU,
-:mod:`padless.optim.in_cache` on a CPU. Their saved states are the same.
+No decay on norms and biases. Decay is decoupled from the learning rate, and means the same for both kinds: a step
+shrinks a weight by ``weight_decay x lr / max_lr``, where ``max_lr`` is the phase's peak, set anew at each hand-over.
+``torch.optim.AdamW`` shrinks it by ``lr x weight_decay``, so its value is ours divided by the peak: 1e-5 at a peak of
+8e-4 is 0.0125 there.
+
+The implementation is chosen by device, never by what happens to be installed: torch-optimi's Triton kernels on a GPU,
+:mod:`padless.optim.in_cache` on a CPU. The saved states of both devices and of both kinds are the same: moments without
+bias, and a counter a group.
 """
 
 from typing import Any
@@ -13,7 +17,7 @@ from torch import nn
 
 from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
-from padless.optim.in_cache import InCacheStableAdamW
+from padless.optim.in_cache import InCacheAdamW, InCacheStableAdamW
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -21,16 +25,18 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, peak_lr: float, weight_decay: float, is_gpu: bool
 ) -> torch.optim.Optimizer:
-    """Return the optimizer over ``model``: matrices with decay, norms and biases without."""
+    """Return the optimizer of the configured kind over ``model``: matrices with decay, norms and biases without."""
     decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     undecayed = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": decayed, "decays": True}, {"params": undecayed, "decays": False, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
     if not is_gpu:
-        return InCacheStableAdamW(groups, peak_lr, peak_lr, betas, config.eps, weight_decay)
-    from optimi import StableAdamW  # brings Triton and torch's compiler, which a CPU does without
+        in_cache = InCacheStableAdamW if config.kind == "stable_adamw" else InCacheAdamW
+        return in_cache(groups, peak_lr, peak_lr, betas, config.eps, weight_decay)
+    import optimi  # brings Triton and torch's compiler, which a CPU does without
 
-    return StableAdamW(
+    fused = optimi.StableAdamW if config.kind == "stable_adamw" else optimi.AdamW
+    return fused(
         groups,
         lr=peak_lr,
         betas=betas,
