@@ -33,7 +33,7 @@ def test_installed_transformers_reads_thetas_ids_and_length(model_config, rope):
 
 
 def test_config_reads_back_equal_but_for_attention_dropout(model_config, rope, tmp_path):
-    model, thetas = model_config_from_hf(write(tmp_path, hf_config(model_config, rope, 512, IDS)))
+    model, thetas, _ = model_config_from_hf(write(tmp_path, hf_config(model_config, rope, 512, IDS)))
     assert model == replace(model_config, attention_out_dropout=0.0)
     assert thetas == rope
 
@@ -52,7 +52,7 @@ def test_alternation_survives_the_layer_types_spelling(model_config, rope, tmp_p
 def test_old_dialect_alone_is_read(model_config, rope, tmp_path):
     content = hf_config(model_config, rope, 512, IDS)
     del content["rope_parameters"], content["layer_types"]
-    model, thetas = model_config_from_hf(write(tmp_path, content))
+    model, thetas, _ = model_config_from_hf(write(tmp_path, content))
     assert (thetas, model.global_every_layers) == (rope, 3)
 
 
@@ -60,7 +60,7 @@ def test_new_dialect_alone_is_read(model_config, rope, tmp_path):
     content = hf_config(model_config, rope, 512, IDS)
     for key in ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"):
         del content[key]
-    model, thetas = model_config_from_hf(write(tmp_path, content))
+    model, thetas, _ = model_config_from_hf(write(tmp_path, content))
     assert (thetas, model.global_every_layers) == (rope, 3)
 
 

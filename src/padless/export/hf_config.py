@@ -4,24 +4,26 @@ transformers 4.48 to 4.57 reads ``global_rope_theta``, ``local_rope_theta`` and 
 ignores the rest; 5.x reads ``rope_parameters`` (nested by kind of layer) and ``layer_types`` and fails on a null local
 theta. What is written holds both and they agree. When reading, the nested form wins; a local theta of null or -1, as
 the published phase-1 trainer configs have it, means "as global".
+
+padless decoders always have a bias: a model without one is read with zeros, and zeros are written as none.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.errors import ModelError
 from padless.model.block import is_global_layer
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
+DECODER_BIAS = "decoder.bias"
 # What padless models are by design; absent from a config means transformers' default, which is this value.
 _FIXED: dict[str, Any] = {
     "attention_bias": False,
     "classifier_activation": "gelu",
     "classifier_bias": False,
-    "decoder_bias": True,
     "hidden_activation": "gelu",
     "mlp_bias": False,
     "norm_bias": False,
@@ -29,8 +31,20 @@ _FIXED: dict[str, Any] = {
 }
 
 
+class HfModel(NamedTuple):
+    """What a ``config.json`` describes."""
+
+    model: ModelConfig
+    rope: RopeConfig
+    has_decoder_bias: bool
+
+
 def hf_config(
-    model: ModelConfig, rope: RopeConfig, max_position_tokens: int, special_ids: Mapping[str, int]
+    model: ModelConfig,
+    rope: RopeConfig,
+    max_position_tokens: int,
+    special_ids: Mapping[str, int],
+    has_decoder_bias: bool = True,
 ) -> dict[str, Any]:
     """Return the content of ``config.json``.
 
@@ -42,6 +56,7 @@ def hf_config(
         rope: thetas of the phase the weights come from.
         max_position_tokens: longest segment trained on.
         special_ids: ids of ``cls``, ``sep``, ``pad`` and ``mask``.
+        has_decoder_bias: whether the weights have a ``decoder.bias``.
     """
     layer_types = [GLOBAL if is_global_layer(model, layer) else LOCAL for layer in range(model.num_layers)]
     return {
@@ -53,6 +68,7 @@ def hf_config(
         "classifier_dropout": 0.0,
         "classifier_pooling": "mean",
         "cls_token_id": special_ids["cls"],
+        "decoder_bias": has_decoder_bias,
         "deterministic_flash_attn": False,
         "embedding_dropout": model.embedding_dropout,
         "eos_token_id": special_ids["sep"],
@@ -84,8 +100,8 @@ def hf_config(
     }
 
 
-def model_config_from_hf(folder: Path) -> tuple[ModelConfig, RopeConfig]:
-    """Return shape and thetas that a Hugging Face folder's ``config.json`` describes.
+def model_config_from_hf(folder: Path) -> HfModel:
+    """Return what a Hugging Face folder's ``config.json`` describes.
 
     Dropouts and initialisation are as in the file; they do not matter to weights that exist.
 
@@ -107,7 +123,7 @@ def model_config_from_hf(folder: Path) -> tuple[ModelConfig, RopeConfig]:
             intermediate_size=int(config["intermediate_size"]),
             vocab_size=int(config["vocab_size"]),
             global_every_layers=_global_every(config, folder),
-            local_window_tokens=int(config.get("local_attention", 128)),
+            local_window_tokens=int(config.get("local_attention", 128)) // 2 * 2,  # as transformers halves it
             norm_eps=float(config.get("norm_eps", 1e-5)),
             attention_out_dropout=float(config.get("attention_dropout", 0.0)),
             mlp_dropout=float(config.get("mlp_dropout", 0.0)),
@@ -115,12 +131,29 @@ def model_config_from_hf(folder: Path) -> tuple[ModelConfig, RopeConfig]:
             init_std=float(config.get("initializer_range", 0.02)),
             init_cutoff_factor=float(config.get("initializer_cutoff_factor", 2.0)),
         )
-        return model, _rope(config, folder)
+        _refuse_shape(model, folder)
+        return HfModel(model, _rope(config, folder), bool(config.get("decoder_bias", True)))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{folder}/config.json lacks a usable value: {type(error).__name__} {error}",
             "export the model again with save_pretrained",
         ) from error
+
+
+def _refuse_shape(model: ModelConfig, folder: Path) -> None:
+    """Refuse numbers that no model has."""
+    for key, least in (("num_layers", 1), ("num_heads", 1), ("vocab_size", 1), ("local_window_tokens", 2)):
+        if getattr(model, key) < least:
+            raise ModelError(
+                f"{folder}/config.json gives {key}={getattr(model, key)}, at least {least} is needed",
+                "export the model again with save_pretrained",
+            )
+    if model.hidden_size % (2 * model.num_heads):
+        raise ModelError(
+            f"{folder}/config.json gives hidden_size={model.hidden_size} and num_heads={model.num_heads}, "
+            "whose head width is not an even number",
+            "choose a model whose heads have an even width",
+        )
 
 
 def _read(folder: Path) -> dict[str, Any]:

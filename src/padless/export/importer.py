@@ -17,7 +17,8 @@ from torch import Tensor
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.durable import sha256_of_file
 from padless.errors import ModelError
-from padless.export.hf_config import model_config_from_hf
+from padless.export.hf_config import DECODER_BIAS, HfModel, model_config_from_hf
+from padless.export.other_layouts import name_layout
 from padless.export.safetensors_header import Entry, read_header
 from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
 
@@ -36,6 +37,7 @@ class LoadedSource:
     rope: RopeConfig  # thetas they were trained with
     tokenizer_sha256: str | None
     tokens_seen: int | None
+    moments_problem: str | None = None  # why there are no optimizer moments to go on with, said of the file
 
     @property
     def source_thetas(self) -> tuple[float, float]:
@@ -52,12 +54,14 @@ def load_hf_folder(path: Path) -> LoadedSource:
     """
     if not path.is_dir():
         raise ModelError(f"{path} is not a folder", "give a folder with config.json and model.safetensors")
-    model, rope = _config(path)
+    model, rope, has_bias = _config(path)
     files = _weight_files(path)
-    _check_headers({file: read_header(file) for file in files}, model, path)
+    entries = _merge_headers({file: read_header(file) for file in files})
+    check_entries(entries, model, str(path), has_bias)
     state_dict: dict[str, Tensor] = {}
     for file in files:
         state_dict.update({name: tensor.to(torch.float32) for name, tensor in load_file(file).items()})
+    add_missing_bias(state_dict, model)
     check_state_dict(state_dict, model, str(path))
     tokenizer = path / "tokenizer.json"
     return LoadedSource(
@@ -65,7 +69,7 @@ def load_hf_folder(path: Path) -> LoadedSource:
     )
 
 
-def _config(path: Path) -> tuple[ModelConfig, RopeConfig]:
+def _config(path: Path) -> HfModel:
     file = path / "config.json"
     _refuse_large(file, _MAX_CONFIG_BYTES)
     try:
@@ -76,32 +80,63 @@ def _config(path: Path) -> tuple[ModelConfig, RopeConfig]:
         ) from error
 
 
-def _check_headers(headers: Mapping[Path, Mapping[str, Entry]], model: ModelConfig, path: Path) -> None:
-    """Refuse weights that the config does not describe, by what their headers say alone."""
+def _merge_headers(headers: Mapping[Path, Mapping[str, Entry]]) -> dict[str, Entry]:
+    """Return the tensors of all files by name; no name may be in two."""
     entries: dict[str, Entry] = {}
     for file, header in headers.items():
         for name, entry in header.items():
             if name in entries:
                 raise ModelError(f"{file} holds {name!r:.80}, which another file has, too", "download the folder again")
-            if entry.dtype not in _TYPES:
-                raise ModelError(
-                    f"{file}: {name!r:.80} has type {entry.dtype}, weights have {', '.join(_TYPES)}",
-                    "use weights that are not quantized",
-                )
             entries[name] = entry
+    return entries
+
+
+def check_entries(entries: Mapping[str, Entry], model: ModelConfig, what: str, has_decoder_bias: bool = True) -> None:
+    """Refuse weights that are not those of ``model``, by their names, types and shapes, before any is read.
+
+    Args:
+        entries: the tensors by Hugging Face names, with or without the tied ``decoder.weight``.
+        model: the shape that their config gives.
+        what: the file or folder, for the message.
+        has_decoder_bias: whether the config gives the decoder a bias.
+
+    Raises:
+        ModelError: a tensor is missing, unknown, misshapen or of another type; if its name tells what kind of model it
+            belongs to, that is said.
+    """
+    for name, entry in entries.items():
+        if entry.dtype not in _TYPES:
+            raise ModelError(
+                f"{what}: {name!r:.80} has type {entry.dtype}, weights have {', '.join(_TYPES)}",
+                "use weights that are not quantized",
+            )
     if model.num_layers > len(entries):  # before a name is made for every tensor of every layer
         raise ModelError(
-            f"{path / 'config.json'} says {model.num_layers:_} layers, the weights are {len(entries)} tensors",
+            f"{what}: its config says {model.num_layers:_} layers, the weights are {len(entries)} tensors",
             "use weights and a config that belong together",
         )
     shapes = tensor_shapes(model)
+    if not has_decoder_bias:
+        del shapes[DECODER_BIAS]
     remedy = f"use weights and a config that belong together ({model.num_layers} layers x {model.hidden_size})"
+    layout = name_layout(entries, shapes)
     unknown = next((name for name in entries if name not in shapes and name != DECODER), None)
     if unknown is not None:
-        raise ModelError(f"{path} has tensors this model does not know: {unknown:.80}", remedy)
+        raise ModelError(
+            f"{what} has tensors this model does not know: {unknown:.80}{layout and f'; {layout}'}",
+            "choose masked-LM weights of the plain ModernBERT architecture" if layout else remedy,
+        )
+    missing = next((name for name in shapes if name not in entries), None)
+    if missing is not None:
+        raise ModelError(f"{what} lacks {missing}{layout and f'; {layout}'}", remedy)
     for name, shape in {**shapes, DECODER: shapes[EMBEDDING]}.items():
         if name in entries and entries[name].shape != shape:
-            raise ModelError(f"{path}: {name} is {entries[name].shape!r:.80}, the config says {shape}", remedy)
+            raise ModelError(f"{what}: {name} is {entries[name].shape!r:.80}, the config says {shape}", remedy)
+
+
+def add_missing_bias(state_dict: dict[str, Tensor], model: ModelConfig) -> None:
+    """Give weights of a decoder without a bias one of zeros, which computes the same."""
+    state_dict.setdefault(DECODER_BIAS, torch.zeros(model.vocab_size))
 
 
 def _refuse_large(file: Path, most_bytes: int) -> None:

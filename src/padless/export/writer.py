@@ -20,7 +20,7 @@ from padless.data.tokenise import SPECIALS, TokenizerFacts, tokenizer_facts, tok
 from padless.errors import ModelError
 from padless.events import reached
 from padless.export.card import ModelCard, render_card
-from padless.export.hf_config import hf_config
+from padless.export.hf_config import DECODER_BIAS, hf_config
 from padless.export.importer import WEIGHTS
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
@@ -62,9 +62,7 @@ def export_hf(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        contiguous = {name: weights[name].contiguous() for name in tensor_shapes(model)}
-        save_file(contiguous, partial / WEIGHTS, metadata={"format": "pt"})
-        _write_json(partial / "config.json", hf_config(model, rope, card.max_position_tokens, facts.special_ids))
+        write_weights(partial, weights, model, rope, card.max_position_tokens, facts.special_ids)
         _write_json(partial / "padless.json", {"clock_tokens": card.clock_tokens, "phase": card.phase_name})
         _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
@@ -76,6 +74,23 @@ def export_hf(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return parity
+
+
+def write_weights(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    model: ModelConfig,
+    rope: RopeConfig,
+    max_position_tokens: int,
+    special_ids: Mapping[str, int],
+) -> None:
+    """Write ``model.safetensors`` and ``config.json``; a decoder bias that is all zeros is left out of both."""
+    kept = {name: weights[name].contiguous() for name in tensor_shapes(model)}
+    has_bias = bool(kept[DECODER_BIAS].any())
+    if not has_bias:
+        del kept[DECODER_BIAS]
+    save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_json(folder / "config.json", hf_config(model, rope, max_position_tokens, special_ids, has_bias))
 
 
 def _remove_leftovers(out: Path) -> None:
