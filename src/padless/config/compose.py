@@ -46,16 +46,27 @@ def compose(overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: an override or the resulting tree is wrong; the remedy names the nearest valid key or choice.
     """
+    return load_config(compose_tree(overrides))
+
+
+def compose_tree(overrides: Sequence[str]) -> DictConfig:
+    """Return the composed tree as it is, before it is typed: what is still to be given is ``???``.
+
+    Args:
+        overrides: as for :func:`compose`.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
     if not (YAML_FOLDER / f"{ROOT}.yaml").exists():
         raise ConfigError(f"no configuration tree at {YAML_FOLDER}", "install from a checkout: pip install -e .")
     try:
         with initialize_config_dir(str(YAML_FOLDER), version_base="1.3"):
-            tree = _compose_tree(overrides)
+            return _compose_tree(overrides)
     except YAMLError as error:
         raise ConfigError(f"a YAML file cannot be read: {' '.join(str(error).split())}", "mend that line") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _as_config_error(error, overrides) from None
-    return load_config(tree)
 
 
 def _compose_tree(overrides: Sequence[str]) -> DictConfig:

@@ -38,12 +38,19 @@ def load_config(tree: DictConfig | Mapping[str, Any]) -> Config:
         except OmegaConfBaseException as error:
             first = str(error).splitlines()[0]
             raise ConfigError(f"the configuration does not resolve: {first}", "mend the ${...} it names") from None
-    missing = _missing(tree, "")
+    missing = missing_values(tree)
     if len(missing) > 1:
         raise ConfigError(
             f"{', '.join(missing)} have no value", f"give each one, e.g. {missing[0]}=... {missing[1]}=..."
         )
     return cast("Config", _dataclass(Config, tree, ""))
+
+
+def missing_values(tree: Any, path: str = "") -> list[str]:
+    """Return the full names of all values of a plain tree that are still to be given."""
+    if isinstance(tree, Mapping):
+        return [name for key, item in tree.items() for name in missing_values(item, _join(path, key))]
+    return [path] if isinstance(tree, str) and tree == MISSING else []
 
 
 def to_plain(config: Config) -> dict[str, Any]:
@@ -135,13 +142,6 @@ def _dataclass(kind: type, tree: Any, path: str) -> object:
         value = tree[name] if name in tree else _DEFAULTS.get(kind, {}).get(name, MISSING)
         values[name] = _value(hints[name], value, full)
     return kind(**values)
-
-
-def _missing(tree: Any, path: str) -> list[str]:
-    """Return the full names of all values that are still to be given."""
-    if isinstance(tree, Mapping):
-        return [name for key, item in tree.items() for name in _missing(item, _join(path, key))]
-    return [path] if isinstance(tree, str) and tree == MISSING else []
 
 
 def _fields(kind: type) -> list[str]:

@@ -1,9 +1,9 @@
 """Which settings of two runs differ, those that change results first."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from padless.config.differences import differences
 from padless.config.load import results_part, to_plain
 from padless.config.schema import Config
 
@@ -23,18 +23,10 @@ def different_settings(a: Config, b: Config) -> list[SettingDifference]:
 
     A section that only one run has (a phase, a stream, a batch warmup) is one difference, not one a key.
     """
-    results = _differences(results_part(a), results_part(b), "")
+    results = differences(results_part(a), results_part(b))
     named = {key for key, _, _ in results}
-    rest = [entry for entry in _differences(to_plain(a), to_plain(b), "") if entry[0] not in named]
+    rest = [entry for entry in differences(to_plain(a), to_plain(b)) if entry[0] not in named]
     return [
         *(SettingDifference(*entry, changes_results=True) for entry in results),
         *(SettingDifference(*entry, changes_results=False) for entry in rest),
     ]
-
-
-def _differences(a: Any, b: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        keys = [*a, *(key for key in b if key not in a)]
-        sections = [_differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key)) for key in keys]
-        return [entry for section in sections for entry in section]
-    return [] if a == b else [(path, a, b)]
