@@ -55,6 +55,12 @@ def test_published_large_recipe_runs_on_eight_ranks_one_block_at_a_time():
     assert caught.value.remedy == "hardware.microbatch_blocks that divide all phases: 1"
 
 
+def test_a_source_keeps_a_vocabulary_that_is_no_multiple_of_64():
+    assert checked("recipe=domain_continued", "start.source=weights", "model.vocab_size=50281") == []
+    with pytest.raises(ConfigError, match="not a multiple of 64"):
+        checked(BASE, "model.vocab_size=50281")
+
+
 RAMP = "phases.pretrain.batch.warmup"
 WRONG = [
     # one override that passes, the one that is refused, what the error says, what the remedy says
@@ -79,6 +85,7 @@ WRONG = [
     ("data.streams.main.local=x", "data.streams.main.local=''", "local is empty", "folder of packed blocks"),
     ("optimizer.beta2=0.99", "optimizer.beta2=1.0", "optimizer.beta2=1.0", "0.90 and 0.98"),
     ("optimizer.eps=1e-8", "optimizer.eps=0", "optimizer.eps=0", "positive"),
+    ("loss.z_loss=1e-4", "loss.z_loss=-1e-4", "loss.z_loss=-0.0001 is negative", "1e-4"),
     ("phases.anneal.tokens=1B", "phases.anneal.tokens=1M", "less than one batch of 4_718_592", "smaller batches"),
     ("phases.anneal.tokens=1B", "phases.anneal.tokens=0", "tokens=0 is not above 0", "whole tokens"),
     ("phases.anneal.save_every_tokens=1B", "phases.anneal.save_every_tokens=0", "is not above 0", "8.5B"),
@@ -126,6 +133,7 @@ WRONG = [
     ("phases.context.masking.rate=0.99", "phases.context.masking.rate=1.0", "rate=1 is not between 0 and 1", "0.3"),
     ("", "phases.context.masking.end_rate=0.1", "no effect with shape=constant", "null"),
     ("", "phases.context.masking.shape=linear", "end_rate is missing", "shape=constant"),
+    ("", "phases.context.masking.shape=cosine", "end_rate is missing for shape=cosine", "shape=constant"),
     ("", "phases.context.masking.step_at_tokens=1B", "no effect with shape=constant", "null"),
     (
         "phases.context.masking.mask_share=0.9",
@@ -234,6 +242,23 @@ COMBINED = [
         "say when the rate changes",
     ),
     (
+        ["phases.context.masking={shape: cosine, end_rate: 0.3}"],
+        "end_rate=0.3 is rate itself, so shape=cosine changes nothing",
+        "shape=constant",
+    ),
+    (
+        ["phases.context.masking={shape: cosine, end_rate: 0.1, step_at_tokens: 1B}"],
+        "step_at_tokens=1_000_000_000 has no effect with shape=cosine",
+        "null",
+    ),
+    (
+        ["phases.context.masking={mask_share: 0.0, random_share: 0.0}"],
+        "leave every token that is to be predicted in sight",
+        "mask_share=1.0",
+    ),
+    (["phases.context.masking={mask_share: 0.9, random_share: 0.2}"], "not shares of 1", "the rest stays"),
+    (["phases.context.masking={mask_share: 1.2, random_share: -0.2}"], "not shares of 1", "the rest stays"),
+    (
         ["phases.context.lr={shape: warmup_stable_decay, warmup_tokens: 200B, decay_tokens: 51B}"],
         "longer than the phase",
         "shorten",
@@ -258,6 +283,12 @@ def test_each_wrong_combination_is_refused_with_its_remedy(overrides, cause, rem
         ["hardware=1xgpu", "hardware.attention_backend=varlen"],
         ["phases.context.masking={shape: step, end_rate: 0.1, step_at_tokens: 249B}"],
         ["phases.context.masking={shape: linear, end_rate: 0.1}"],
+        ["phases.context.masking={shape: cosine, end_rate: 0.15}"],
+        ["phases.context.masking={mask_share: 1.0, random_share: 0.0}"],
+        ["phases.context.masking={mask_share: 0.8, random_share: 0.2}"],
+        ["phases.context.masking={mask_share: 0.0, random_share: 1.0}"],
+        ["loss.z_loss=1e-4"],
+        ["optimizer=adamw"],
         ["phases.context.lr={shape: warmup_stable_decay, warmup_tokens: 199B, decay_tokens: 51B, floor: 0.1}"],
         ["start.source=x", "start.keep=[weights,optimizer]"],
         ["start.source=x", "start.keep=[weights,optimizer,clock]"],

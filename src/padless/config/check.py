@@ -44,7 +44,7 @@ def _check_run_alone(config: Config, world_size: int) -> list[str]:
     """Check one run, a trunk or a branch of it."""
     _check_order(config)
     _check_run(config)
-    _check_model(config.model)
+    _check_model(config.model, config.start.source)
     _check_data(config)
     _check_optimizer(config)
     for name in config.phase_order:
@@ -99,10 +99,10 @@ def _check_profile(run: RunConfig) -> None:
         )
 
 
-def _check_model(model: ModelConfig) -> None:
+def _check_model(model: ModelConfig, source: str | None) -> None:
     for key in ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "global_every_layers"):
         _at_least(getattr(model, key), 1, f"model.{key}")
-    if model.vocab_size % 64:
+    if model.vocab_size % 64 and source is None:  # a source's vocabulary is what it is
         up = -(-model.vocab_size // 64) * 64
         raise ConfigError(f"model.vocab_size={model.vocab_size} is not a multiple of 64", f"pad it: vocab_size={up}")
     if model.vocab_size > 2**31 - 1:
@@ -159,6 +159,11 @@ def _check_optimizer(config: Config) -> None:
         if not 0 <= value < 1:
             raise ConfigError(f"optimizer.{key}={value} is not in [0, 1)", "the published values are 0.90 and 0.98")
     _positive(config.optimizer.eps, "optimizer.eps")
+    if config.loss.z_loss < 0:
+        raise ConfigError(
+            f"loss.z_loss={config.loss.z_loss:g} is negative, which drives the normaliser away from 1",
+            "use 0, which is off, or the published 1e-4",
+        )
 
 
 def _check_phase_lengths(config: Config) -> None:
