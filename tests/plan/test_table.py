@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from padless.config.compose import compose
-from padless.plan.table import plan_rows, print_plan
+from padless.plan.table import branch_rows, plan_rows, print_plan
 
 
 def test_rows_say_what_the_published_base_recipe_does():
@@ -44,3 +44,18 @@ def test_an_early_stop_is_said():
     out = io.StringIO()
     print_plan(compose(["run.stop_after_tokens=1M"]), Console(file=out, width=100))
     assert "stopping early at 1M" in out.getvalue()
+
+
+def test_each_branch_is_a_row_that_begins_where_the_phases_end():
+    config = compose(["recipe=demo_branches"])
+    rows = branch_rows(config)
+    assert [row.phase for row in rows] == ["even", "science", "code"]
+    assert {row.end_tokens for row in rows} == {1_500_000}
+    assert {row.tokens for row in rows} == {147 * 2048}
+    out = io.StringIO()
+    print_plan(config, Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    named = [lines[number + 1].split()[0] for number, line in enumerate(lines) if line.startswith("branch ")]
+    assert named == ["even", "science", "code"]
+    assert lines[-1] == "then 3 branches, each from 1.2M: 903.2K tokens in 441 steps more"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from padless.config.branches import branch_config
 from padless.config.schema import Config, LrConfig, MaskingConfig
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.units import approximate_tokens, format_tokens
@@ -52,16 +53,25 @@ def plan_rows(config: Config) -> tuple[PhaseRow, ...]:
     return tuple(_row(plan) for plan in plan_phases(config))
 
 
+def branch_rows(config: Config) -> tuple[PhaseRow, ...]:
+    """Return one row for each branch, each from where the last phase ends.
+
+    Raises:
+        ConfigError: a batch size is not a multiple of its quantum.
+    """
+    return tuple(plan_rows(branch_config(config, name, "the trunk"))[-1] for name in config.branches)
+
+
 def print_plan(config: Config, console: Console) -> None:
-    """Print the plan of ``config``: a table with one line a phase, and a line with the run's totals."""
-    rows = plan_rows(config)
+    """Print the plan of ``config``: a table with one line a phase and a branch, and a line with the run's totals."""
+    rows, branches = plan_rows(config), branch_rows(config)
     table = Table(title=f"{config.run.name}: the plan", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("phase", "tokens", "steps", "batch", "len", "LR", "mask", "theta", "streams"):
         table.add_column(heading, overflow="fold")
-    for row, name in zip(rows, config.phase_order, strict=True):
-        phase = config.phases[name]
+    for row in (*rows, *branches):
+        phase = config.branches.get(row.phase) or config.phases[row.phase]
         table.add_row(
-            row.phase,
+            f"branch\n{row.phase}" if row.phase in config.branches else row.phase,
             approximate_tokens(row.tokens),
             f"{row.steps:,}",
             _batch_text(row),
@@ -73,6 +83,8 @@ def print_plan(config: Config, console: Console) -> None:
         )
     console.print(table)
     console.print(_totals_text(config, rows), markup=False, highlight=False, soft_wrap=True)
+    if branches:
+        console.print(_branches_text(rows, branches), markup=False, highlight=False, soft_wrap=True)
 
 
 def _row(plan: PhasePlan) -> PhaseRow:
@@ -130,3 +142,11 @@ def _totals_text(config: Config, rows: tuple[PhaseRow, ...]) -> str:
     early = "" if stop is None else f", stopping early at {format_tokens(stop)}"
     blocks = f"batches in blocks of {config.data.block_tokens} tokens, all ranks together"
     return f"{approximate_tokens(tokens)} tokens in {steps:,} steps; {blocks}{early}"
+
+
+def _branches_text(rows: tuple[PhaseRow, ...], branches: tuple[PhaseRow, ...]) -> str:
+    tokens, steps = sum(row.tokens for row in branches), sum(row.steps for row in branches)
+    begin = sum(row.tokens for row in rows)
+    what = "1 branch" if len(branches) == 1 else f"{len(branches)} branches, each"
+    more = f"{approximate_tokens(tokens)} tokens in {steps:,} steps more"
+    return f"then {what} from {approximate_tokens(begin)}: {more}"

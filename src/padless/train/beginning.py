@@ -9,7 +9,7 @@ from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
 from padless.schedule.phases import PhasePlan, phase_at
 from padless.schedule.skipped import SkippedRange, merged
-from padless.train.changes import branch_from, changes_of_the_past, refuse_changes
+from padless.train.changes import branch_from, changes_of_the_past, refuse_changes, refuse_without_moments
 from padless.train.folder import RunFolder
 from padless.train.handover import StartState, check_tokenizer, state_from_run, state_from_source
 from padless.train.world import World
@@ -56,12 +56,14 @@ def find_beginning(
         beginning = _from_recipe(config, plans, data, say)
         return _without(beginning, left_out)
     saved, _ = open_checkpoint(path)
+    refuse_without_moments(saved, path)
     changes = changes_of_the_past(saved.meta, config, data.hashes)
     refuse_changes(changes, config.run.accept_changes, str(folder.path))
     for change in changes:
         say(f"note: accepted by run.accept_changes: {change}")
     for name in config.run.accept_changes:
-        if not any(change.startswith(f"{name}:") for change in changes):
+        is_of_a_branch = name.startswith("branches.")  # which says so itself
+        if not is_of_a_branch and not any(change.startswith(f"{name}:") for change in changes):
             say(f"note: run.accept_changes names {name}, which has not changed since the checkpoint")
     state = state_from_run(saved, str(path))
     if state.clock_tokens >= plans[-1].end_tokens:

@@ -6,10 +6,11 @@ weights or clock another meaning may not change at all.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from padless.checkpoint import open_checkpoint
+from padless.checkpoint import Checkpoint, open_checkpoint
 from padless.config.check_keeping import may_be_accepted
 from padless.config.load import to_plain
 from padless.config.schema import Config
@@ -18,7 +19,15 @@ from padless.schedule.difference import results_difference
 from padless.schedule.phases import PhasePlan
 from padless.train.handover import StartState, state_from_run
 
-_OWN = ("init.", "start.", "run.name:", "run.folder:", "run.accept_changes:")  # a branch has its own of these
+_OWN = (  # a branch has its own of these
+    "init.",
+    "start.",
+    "branches.",
+    "run.name:",
+    "run.folder:",
+    "run.accept_changes:",
+    "run.branch:",
+)
 _DATA_ORDER = ("streams", "shuffle_seed")  # of a phase; a branch goes on in its parent's data unless told otherwise
 
 
@@ -96,13 +105,32 @@ def branch_from(
             f"({tokenizer_sha256[:12]})",
             "branch off with the data of its run",
         )
+    refuse_without_moments(saved, source)
     past = [each for each in changes_of_the_past(saved.meta, config, hashes) if not each.startswith(_OWN)]
     refuse_changes([each for each in past if _must_be_the_parents(each)], config.run.accept_changes, source)
     content = [each for each in past if each.startswith("data.streams.")]
     return state_from_run(saved, source), [
-        *[each for each in all_changes(parent, config) if not each.startswith(_OWN)],
+        *[each for each in all_changes(parent, _phases_of(parent, config)) if not each.startswith(_OWN)],
         *content,
     ]
+
+
+def _phases_of(parent: Config, config: Config) -> Config:
+    """Return ``config`` without the phases that the parent did not have: ``phase_order`` says that they are new."""
+    return replace(config, phases={name: phase for name, phase in config.phases.items() if name in parent.phases})
+
+
+def refuse_without_moments(saved: Checkpoint, path: str | Path) -> None:
+    """Refuse to go on at the clock of weights alone, such as a merge: the optimizer would begin anew in silence.
+
+    Raises:
+        CheckpointError: the checkpoint has no optimizer moments.
+    """
+    if saved.optimizer is None:
+        raise CheckpointError(
+            f"{path} holds weights only, no optimizer moments, and a run cannot go on from it at its clock",
+            f"begin a new run with its weights: start.source={path} start.keep=[weights]",
+        )
 
 
 def _must_be_the_parents(change: str) -> bool:

@@ -25,14 +25,30 @@ class Supervisor:
         world: the ranks; only the first writes.
         signals: this rank's.
         lock: the folder's.
+        trunk: of the run that this one is a branch of, where both last.
     """
 
-    def __init__(self, folder: Path, world: World, signals: StopSignals, lock: RunLock) -> None:
-        self._folder, self._world, self._signals, self._lock = folder, world, signals, lock
+    def __init__(
+        self, folder: Path, world: World, signals: StopSignals, lock: RunLock, trunk: "Supervisor | None" = None
+    ) -> None:
+        self._folder, self._world, self._signals, self._lock, self._trunk = folder, world, signals, lock, trunk
         self._taking_over = threading.Lock()  # the presence thread may do it while the main thread does
         self._place: dict[str, Any] = {}
         self._agreed = False  # all ranks stop at the same step
         self.owns_folder = False
+
+    def own(self, say: Callable[[str], None]) -> None:
+        """Take the folder's lock; from here on ``status.json`` is this process's.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
+        self._lock.acquire(say)
+        self.owns_folder = True
+
+    def branch(self, folder: Path, lock: RunLock) -> "Supervisor":
+        """Return the supervisor of a branch of this run, which has its signals."""
+        return Supervisor(folder, self._world, self._signals, lock, trunk=self)
 
     def wish_to_stop(self) -> str | None:
         """Return the signal this rank got, or None."""
@@ -57,10 +73,15 @@ class Supervisor:
         Raises:
             Stopped: always.
         """
-        self._agreed = True
-        self.write("stopped", exit_code=Stopped.exit_code, message=message)
+        self._agree_to_stop(message)
         self._world.barrier()
         raise Stopped(message)
+
+    def _agree_to_stop(self, message: str) -> None:
+        self._agreed = True
+        self.write("stopped", exit_code=Stopped.exit_code, message=message)
+        if self._trunk is not None:
+            self._trunk._agree_to_stop(message)
 
     def write(self, state: RunState, *, exit_code: int | None = None, message: str | None = None) -> None:
         """Write ``status.json``: how the run stands, with the last known place."""
@@ -69,6 +90,8 @@ class Supervisor:
 
     def write_loss(self, line: str, exit_code: int) -> None:
         """Write that another rank is lost; called just before this process ends."""
+        if self._trunk is not None:
+            self._trunk.write_loss(line, exit_code)
         self._take_over()
         self.write("stopped" if exit_code == Stopped.exit_code else "failed", exit_code=exit_code, message=line)
 
@@ -120,12 +143,7 @@ def supervised(folder: Path, world: World, say: Callable[[str], None]) -> Iterat
     ended: BaseException | None = None
     try:
         signals.install()  # before the lock, which may be waited for
-        if world.is_leader:
-            lock.acquire(say)
-            supervisor.owns_folder = True
-        world.barrier()  # nobody goes on before the folder is ours
-        world.when_a_rank_is_lost(supervisor.write_loss)
-        supervisor.write("running")
+        _take_folder(supervisor, world, say)
         yield supervisor
         supervisor.write("finished", exit_code=0)
         signals.settle(0)
@@ -140,3 +158,36 @@ def supervised(folder: Path, world: World, say: Callable[[str], None]) -> Iterat
         lock.release()
         world.close(ended)
         signals.uninstall()
+
+
+@contextmanager
+def supervised_branch(
+    folder: Path, world: World, trunk: Supervisor, say: Callable[[str], None]
+) -> Iterator[Supervisor]:
+    """Hold a branch's folder while its trunk's is held: a lock and a ``status.json`` of its own, the trunk's signals.
+
+    Raises:
+        CheckpointError: another process is writing this branch.
+    """
+    lock = RunLock(folder)
+    supervisor = trunk.branch(folder, lock)
+    try:
+        _take_folder(supervisor, world, say)
+        yield supervisor
+        supervisor.write("finished", exit_code=0)
+    except BaseException as error:
+        ended = supervisor.end_with(error)
+        if ended is not error:
+            raise ended from error
+        raise
+    finally:
+        lock.release()
+        world.when_a_rank_is_lost(trunk.write_loss)
+
+
+def _take_folder(supervisor: Supervisor, world: World, say: Callable[[str], None]) -> None:
+    if world.is_leader:
+        supervisor.own(say)
+    world.barrier()  # nobody goes on before the folder is ours
+    world.when_a_rank_is_lost(supervisor.write_loss)
+    supervisor.write("running")
