@@ -64,10 +64,21 @@ def test_validation_mask_is_fixed_and_not_a_training_mask():
     assert not np.array_equal(first, train)
 
 
-def test_all_mask_rule_replaces_every_chosen_token():
-    rule = MaskingRule.build(VOCAB, MASK, [0, 1, 2, 3, 4], mask_share=1.0, random_share=0.0)
-    _, input_ids, positions = masked(rule=rule)
-    assert (input_ids[positions] == MASK).all()
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.8, 0.1), (0.8, 0.2), (0.0, 1.0), (0.5, 0.0)])
+def test_what_is_neither_masked_nor_random_stays(shares):
+    rule = MaskingRule.build(VOCAB, MASK, [0, 1, 2, 3, 4], *shares)
+    original, input_ids, positions = masked(rule=rule)
+    at, kept = input_ids[positions], 1.0 - sum(shares)
+    is_mask, is_same = at == MASK, at == original[positions]
+    # A random token is the same by chance once in a thousand; 60,000 positions.
+    assert is_mask.mean() == pytest.approx(shares[0], abs=0.01)
+    assert is_same.mean() == pytest.approx(kept, abs=0.01)
+    assert (~is_mask & ~is_same).mean() == pytest.approx(shares[1], abs=0.01)
+    if shares[0] in (0.0, 1.0):
+        assert is_mask.all() == bool(shares[0])
+        assert is_mask.any() == bool(shares[0])
+    if not shares[1]:
+        assert (is_mask | is_same).all()
 
 
 @pytest.mark.parametrize("seed", [0, 17, 2**32 - 1, 2**32, 2**63])

@@ -137,6 +137,11 @@ def _check_masking(masking: MaskingConfig, tokens: int, path: str) -> None:
         raise ConfigError(f"{path}.end_rate={masking.end_rate:g} has no effect with shape=constant", _SHAPE_REMEDY)
     if masking.shape != "constant" and masking.end_rate is None:
         raise ConfigError(f"{path}.end_rate is missing for shape={masking.shape}", "set end_rate, or shape=constant")
+    if masking.end_rate == masking.rate:
+        raise ConfigError(
+            f"{path}: end_rate={masking.end_rate:g} is rate itself, so shape={masking.shape} changes nothing",
+            "set another end_rate, e.g. half the rate, or shape=constant with end_rate=null",
+        )
     if masking.shape != "step" and masking.step_at_tokens is not None:
         raise ConfigError(
             f"{path}.step_at_tokens={masking.step_at_tokens:_} has no effect with shape={masking.shape}", _SHAPE_REMEDY
@@ -151,4 +156,9 @@ def _check_masking(masking: MaskingConfig, tokens: int, path: str) -> None:
         raise ConfigError(
             f"{path}: mask_share={shares[0]:g} and random_share={shares[1]:g} are not shares of 1",
             "use e.g. 0.8 and 0.1; the rest stays as it is",
+        )
+    if sum(shares) == 0:
+        raise ConfigError(
+            f"{path}: mask_share=0 and random_share=0 leave every token that is to be predicted in sight",
+            "use 0.8 and 0.1, or mask_share=1.0",
         )
