@@ -9,8 +9,10 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 from padless.config.schema import ModelConfig
 from padless.errors import ModelError
 from padless.model import tiling
+from padless.model.axis_tiling import tile_axis
+from padless.model.growth import plan_growth
 from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
-from padless.model.tiling import tile_axis, tile_state_dict
+from padless.model.tiling import tile_state_dict
 from padless.model.tiling_report import tiling_table
 
 SMALL = ModelConfig(
@@ -39,9 +41,13 @@ def draw_weights(model, seed, std=0.3):
     return weights
 
 
-def grow(source_model, target_model, scale="fan_in", seed=0):
+def grow(source_model, target_model, scale="fan_in", seed=0, noise=None, **how):
     source, target = draw_weights(source_model, seed), draw_weights(target_model, seed + 1)
-    return source, target, *tile_state_dict(source, source_model, target, target_model, scale)
+    return (
+        source,
+        target,
+        *tile_state_dict(source, target, plan_growth(source_model, target_model, scale, **how), noise),
+    )
 
 
 def build_network(model):
@@ -140,7 +146,7 @@ def test_query_key_value_stay_apart_and_heads_stay_whole():
     # Row value 100 p + 10 h + e for part p of (query, key, value), head h, feature e; the same in every column.
     row_values = torch.tensor([100 * p + 10 * h + e for p in range(3) for h in range(2) for e in range(2)])
     source[name] = row_values[:, None].expand(12, 4).to(torch.float32).contiguous()
-    tiled, _ = tile_state_dict(source, source_model, target, target_model, "published")
+    tiled, _ = tile_state_dict(source, target, plan_growth(source_model, target_model, "published"))
     heads = [0, 1, 0]  # centre tiling of 2 heads into 3: offset 0, then wrapped
     expected = [100 * p + 10 * h + e for p in range(3) for h in heads for e in range(2)]
     assert tiled[name][:, 0].tolist() == expected
@@ -152,7 +158,7 @@ def test_output_projection_reads_heads_in_the_same_order():
     source, target = draw_weights(source_model, 0), draw_weights(target_model, 1)
     name = "model.layers.2.attn.Wo.weight"
     source[name] = torch.tensor([0.0, 1.0, 10.0, 11.0]).expand(4, 4).contiguous()
-    tiled, _ = tile_state_dict(source, source_model, target, target_model, "published")
+    tiled, _ = tile_state_dict(source, target, plan_growth(source_model, target_model, "published"))
     assert tiled[name][0].tolist() == [10.0, 11.0, 0.0, 1.0, 10.0, 11.0, 0.0, 1.0]  # heads 1 0 1 0, each whole
 
 
@@ -162,7 +168,7 @@ def test_geglu_halves_stay_apart():
     source, target = draw_weights(source_model, 0), draw_weights(target_model, 1)
     name = "model.layers.1.mlp.Wi.weight"
     source[name] = torch.tensor([1.0, 2.0, 51.0, 52.0])[:, None].expand(4, 16).contiguous()
-    tiled, _ = tile_state_dict(source, source_model, target, target_model, "fan_in")
+    tiled, _ = tile_state_dict(source, target, plan_growth(source_model, target_model))
     assert tiled[name][:, 0].tolist() == [2.0, 1.0, 2.0, 1.0, 52.0, 51.0, 52.0, 51.0]
 
 
@@ -215,7 +221,7 @@ def test_tied_decoder_stays_tied():
     target_model = replace(SMALL, hidden_size=32, num_heads=4)
     source, target = draw_weights(SMALL, 0), draw_weights(target_model, 1)
     source[DECODER], target[DECODER] = source[EMBEDDING], target[EMBEDDING]
-    tiled, rows = tile_state_dict(source, SMALL, target, target_model, "fan_in")
+    tiled, rows = tile_state_dict(source, target, plan_growth(SMALL, target_model))
     assert tiled[DECODER] is tiled[EMBEDDING]
     assert rows[-1].how == "tied"
 
@@ -231,7 +237,7 @@ def test_report_names_every_tensor_once():
 
 
 def test_other_head_width_is_an_error_that_names_the_right_number_of_heads():
-    with pytest.raises(ModelError, match=r"source's are 8 wide, the target's 12(.|\n)*num_heads=3"):
+    with pytest.raises(ModelError, match=r"source's are 8 wide, the target's 12\n.*use hidden_size=24 num_heads=3, so"):
         grow(SMALL, replace(SMALL, hidden_size=24, num_heads=2))
 
 
@@ -243,21 +249,26 @@ def test_heads_that_do_not_divide_the_hidden_size_are_an_error():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_size": 8, "num_heads": 1}, "an axis of 2 would become 1"),
-        ({"intermediate_size": 8}, "an axis of 12 would become 8"),
-        ({"vocab_size": 32}, "vocabulary is 64, the target's 32: tokens would be lost"),
-        ({"num_layers": 3}, "source has 4 layers, the target 3"),
+        ({"hidden_size": 8, "num_heads": 1}, "hidden_size 16 > 8, num_heads 2 > 1"),
+        ({"intermediate_size": 8}, "intermediate_size 12 > 8"),
+        ({"vocab_size": 32}, "vocab_size 64 > 32"),
+        ({"num_layers": 3}, "num_layers 4 > 3"),
     ],
 )
-def test_smaller_target_is_an_error(change, message):
-    with pytest.raises(ModelError, match=message):
+def test_a_source_that_is_too_big_is_refused_with_the_nearest_target_that_works(change, message):
+    with pytest.raises(ModelError, match=f"the source is too big to tile from: {message}\n") as caught:
         grow(SMALL, replace(SMALL, **change))
+    assert "model.num_layers=4 model.hidden_size=16 model.num_heads=2 model.intermediate_size=12" in caught.value.remedy
+
+
+def test_an_axis_does_not_shrink():
+    with pytest.raises(ModelError, match="an axis of 2 would become 1"):
+        tile_axis(2, 1)
 
 
 def test_tensor_without_a_rule_is_an_error_not_random():
-    axes = tiling._build_axes(SMALL, SMALL)
     with pytest.raises(ModelError, match=r"no tiling rule covers the tensor model\.layers\.0\.moe\.router"):
-        tiling._rule_for("model.layers.0.moe.router", axes)
+        tiling._rule_for("model.layers.0.moe.router", plan_growth(SMALL, SMALL).axes)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +330,9 @@ def test_trained_source_keeps_its_loss_when_widened(hidden, heads):
     train_on_chain(network)
     losses = {"source": loss_of(network), "random": loss_of(wider)}
     for scale in ("fan_in", "published"):
-        tiled, _ = tile_state_dict(network.state_dict(), source_model, wider.state_dict(), target_model, scale)
+        tiled, _ = tile_state_dict(
+            network.state_dict(), wider.state_dict(), plan_growth(source_model, target_model, scale)
+        )
         fresh = build_network(target_model)
         fresh.load_state_dict(tiled)
         losses[scale] = loss_of(fresh)

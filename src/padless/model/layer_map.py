@@ -4,7 +4,11 @@ Local layers start from local layers and global ones from global ones: their RoP
 weights of the other kind would be wrong and not only suboptimal. Within a kind the order is kept (the map never goes
 back), every source layer is used, and the repeats are spread evenly: target ``j`` of ``N`` takes source
 ``floor((j + 1/2) n / N)`` of ``n``, which cannot run past the end at any growth and takes the first from the first.
+
+A map of one's own may leave layers out or go back. It may cross the kinds only where both have one theta.
 """
+
+from collections.abc import Sequence
 
 from padless.errors import ModelError
 
@@ -42,7 +46,53 @@ def map_layers(source_layers: int, target_layers: int, source_every: int, target
     return tuple(layer_map)
 
 
-def describe_layer_map(layer_map: tuple[int, ...], target_every: int) -> str:
+def check_layer_map(
+    layer_map: Sequence[int], default_map: Sequence[int], source_layers: int, source_every: int, target_every: int,
+    may_cross_kinds: bool,
+) -> None:  # fmt: skip
+    """Refuse a map of the user's own that no model can be grown by.
+
+    Args:
+        layer_map: source layer of each target layer.
+        default_map: what :func:`map_layers` gives, which errors name.
+        source_layers: number of layers of the source.
+        source_every: source layer ``i`` is global if ``i % source_every == 0``.
+        target_every: the same for the target.
+        may_cross_kinds: local and global layers have one theta, so that weights of the other kind still fit.
+
+    Raises:
+        ModelError: another length than the target's depth, a layer the source lacks, or one of the other kind.
+    """
+    if len(layer_map) != len(default_map):
+        raise ModelError(
+            f"init.layer_map has {len(layer_map)} entries, the model {len(default_map)} layers",
+            f"give one source layer for each, e.g. {as_setting(default_map)}",
+        )
+    for layer, source in enumerate(layer_map):
+        if not 0 <= source < source_layers:
+            raise ModelError(
+                f"init.layer_map: layer {layer} would start from layer {source}, the source has 0 to "
+                f"{source_layers - 1}",
+                f"for layer {layer} e.g. {default_map[layer]}; the whole map: {as_setting(default_map)}",
+            )
+    for layer, source in enumerate(layer_map):
+        wanted, found = _is_global(layer, target_every), _is_global(source, source_every)
+        if wanted is not found and not may_cross_kinds:
+            same_kind = [each for each in range(source_layers) if _is_global(each, source_every) is wanted]
+            nearest = min(same_kind, key=lambda each: abs(each - source))
+            raise ModelError(
+                f"init.layer_map: layer {layer} is {_kind_name(wanted)}, source layer {source} is {_kind_name(found)}, "
+                "and the two kinds have different RoPE thetas",
+                f"for layer {layer} use source layer {nearest}, or tile from a phase in which both have one theta",
+            )
+
+
+def as_setting(layer_map: Sequence[int]) -> str:
+    """Return the map as a value of ``init.layer_map``: ``[0,1,2,2]``."""
+    return f"[{','.join(map(str, layer_map))}]"
+
+
+def describe_layer_map(layer_map: Sequence[int], target_every: int) -> str:
     """Return the map in one line: ``0g<-0 1l<-1 ...``, g for global and l for local layers."""
     kinds = ("g" if _is_global(layer, target_every) else "l" for layer in range(len(layer_map)))
     return " ".join(f"{layer}{kind}<-{layer_map[layer]}" for layer, kind in enumerate(kinds))

@@ -59,7 +59,7 @@ def check_state_dict(state_dict: Mapping[str, Tensor], model: ModelConfig, what:
     for name, shape in shapes.items():
         if tuple(state_dict[name].shape) != shape:
             raise ModelError(f"{what}: {name} is {tuple(state_dict[name].shape)}, the config says {shape}", remedy)
-        if not bool(torch.isfinite(state_dict[name]).all()):
+        if not state_dict[name].is_meta and not bool(torch.isfinite(state_dict[name]).all()):
             raise ModelError(f"{what}: {name} holds NaN or infinite values", "use weights from before the run diverged")
     if DECODER in state_dict and not torch.equal(state_dict[DECODER], state_dict[EMBEDDING]):
         raise ModelError(

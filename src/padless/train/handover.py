@@ -7,7 +7,8 @@
     start.source                  yes      as kept  0        the recipe's; re-warmed without      0
                                                              moments
     start.source, clock kept      yes      yes      yes      the new recipe's                     goes on
-    init.source (tiled)           tiled    no       0        the recipe's                         0
+    init.source (tiled)           tiled    if asked 0        the recipe's; re-warmed without      0
+                                                             moments
     nothing                       random   no       0        the recipe's                         0
 
 Everything goes through a file on disk, so the same path serves a phase that follows another in one process, a phase
@@ -139,11 +140,16 @@ def with_rewarmup(config: Config) -> tuple[Config, str | None]:
     """
     name = config.phase_order[0]
     phase = config.phases[name]
-    if config.start.source is None or "optimizer" in config.start.keep or phase.lr.warmup_tokens > 0:
+    without_moments = {
+        "start.source": config.start.source is not None and "optimizer" not in config.start.keep,
+        "init.source": config.init.source is not None and not config.init.tile_moments,
+    }
+    origin = next((setting for setting, lacks in without_moments.items() if lacks), None)
+    if origin is None or phase.lr.warmup_tokens > 0:
         return config, None
     warmup_tokens = min(int(phase.tokens * _REWARMUP_SHARE), _REWARMUP_MAX_TOKENS)
     warmed = replace(phase, lr=replace(phase.lr, warmup_tokens=warmup_tokens))
-    line = f"learning rate re-warmed over {warmup_tokens:_} tokens, since start.source comes without optimizer moments"
+    line = f"learning rate re-warmed over {warmup_tokens:_} tokens, since {origin} comes without optimizer moments"
     return replace(config, phases={**config.phases, name: warmed}), line
 
 

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from padless.config.schema import Config
 from padless.data.loader import StepLoader
 from padless.data.preflight import PreparedData
-from padless.export.importer import LoadedSource
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.optim.stable_adamw import build_optimizer, load_optimizer_state
@@ -35,6 +34,7 @@ from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.callbacks.tiled_init import TiledInit
 from padless.train.callbacks.validate import Validate
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
+from padless.train.growth import GrowthSource, watch_twins
 from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
 from padless.train.loss_scale import LossScale
@@ -72,7 +72,7 @@ class RunContext:
     saved: Callable[[str, int, int, Path], None]  # is told phase, clock, step and file of each checkpoint
     checkpoint_meta: dict[str, Any]
     config_hash: str
-    tile_source: LoadedSource | None
+    growth: GrowthSource | None  # what the model is tiled from; None on a resume
     profiler: ProfileSteps | None  # records some steps on request; on the first rank
     console: Console
     say: Callable[[str], None]
@@ -133,7 +133,8 @@ def _callbacks(
         callbacks.append(context.profiler)
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
-    callbacks.append(Validate(record, masked_lm, context.validation, context.metrics, end_tokens, context.say))
+    twins = watch_twins(config, context.folder, masked_lm, context.growth) if world.is_leader else None
+    callbacks.append(Validate(record, masked_lm, context.validation, context.metrics, end_tokens, context.say, twins))
     callbacks.append(
         SaveCheckpoint(
             record,
@@ -150,8 +151,20 @@ def _callbacks(
             say=context.say,
         )
     )
-    if context.tile_source is not None and start.model is None:
-        callbacks.append(TiledInit(masked_lm, config.model, context.tile_source, config.init.scale, context.say))
+    if context.growth is not None and start.model is None:
+        callbacks.append(
+            TiledInit(
+                masked_lm,
+                context.growth,
+                config.init,
+                config.run.seed,
+                record,
+                context.validation,
+                context.compute,
+                context.folder if world.is_leader else None,
+                context.say,
+            )
+        )
     return callbacks
 
 

@@ -26,11 +26,9 @@ from padless.train.callbacks.profile import ProfileSteps
 from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.finish import finish_run, make_validation
 from padless.train.folder import RunFolder
+from padless.train.growth import open_growth
 from padless.train.handover import (
     StartState,
-    check_theta,
-    check_tokenizer,
-    load_source,
     skip_step,
     state_from_run,
     with_rewarmup,
@@ -97,16 +95,13 @@ def _run(
             "tokenizer_sha256": data.tokenizer_sha256,
         },
         config_hash=config_hash(config),
-        tile_source=None,
+        growth=None,
         profiler=_profiler(config, folder, world, lambda line: _say(console, line)),
         console=console,
         say=lambda line: _say(console, line),
     )
     if start.model is None and config.init.source is not None:
-        source, _ = load_source(config.init.source)
-        check_tokenizer(source, config.init.source, data.tokenizer_sha256)
-        check_theta(source, plans[0], config.init.allow_theta_change)
-        context = dataclasses.replace(context, tile_source=source)
+        context = dataclasses.replace(context, growth=open_growth(config, plans[0], data.tokenizer_sha256))
     if world.is_leader:
         refuse_too_little_space(folder.path, expected_bytes(count_parameters(config.model).total))
     folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)

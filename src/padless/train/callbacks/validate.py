@@ -22,6 +22,7 @@ class Validate(Callback):
         metrics: the file.
         end_tokens: clock at which fitting ends.
         say: prints one line.
+        also: measures what else belongs to a validation (``eval_`` in its names); None where there is nothing.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Validate(Callback):
         metrics: MetricsFile,
         end_tokens: int,
         say: Callable[[str], None],
+        also: Callable[[], dict[str, float]] | None = None,
     ) -> None:
         self._record, self._model, self._validation = record, model, validation
-        self._metrics, self._end_tokens, self._say = metrics, end_tokens, say
+        self._metrics, self._end_tokens, self._say, self._also = metrics, end_tokens, say, also
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Evaluate the untrained model once, at clock 0."""
@@ -50,8 +52,11 @@ class Validate(Callback):
         figures = self._validation.evaluate(self._model)
         if not figures:
             return
+        also = {} if self._also is None else self._also()
+        figures |= also
         place = {"tokens": clock_tokens(state), "step": step_number(state), "phase": self._record.plan.name}
         self._metrics.append({**place, **figures})
         logger.log_metrics(figures)
         self._record.eval_loss = figures["eval_loss"]
-        self._say(f"validation loss {figures['eval_loss']:.4f} at {approximate_tokens(clock_tokens(state))} tokens")
+        line = f"validation loss {figures['eval_loss']:.4f} at {approximate_tokens(clock_tokens(state))} tokens"
+        self._say("; ".join([line, *(f"{name.removeprefix('eval_')} {value:.2g}" for name, value in also.items())]))
