@@ -50,7 +50,7 @@ def plan_rows(config: Config) -> tuple[PhaseRow, ...]:
     Raises:
         ConfigError: a batch size is not a multiple of its quantum.
     """
-    return tuple(_row(plan) for plan in plan_phases(config))
+    return tuple(phase_row(plan) for plan in plan_phases(config))
 
 
 def branch_rows(config: Config) -> tuple[PhaseRow, ...]:
@@ -87,7 +87,8 @@ def print_plan(config: Config, console: Console) -> None:
         console.print(_branches_text(rows, branches), markup=False, highlight=False, soft_wrap=True)
 
 
-def _row(plan: PhasePlan) -> PhaseRow:
+def phase_row(plan: PhasePlan) -> PhaseRow:
+    """Return the row of one phase."""
     phase = plan.phase
     total_share = sum(phase.streams.values())
     last = plan.levels[-1][1]
