@@ -45,10 +45,48 @@ def batch_sizes(batch: BatchConfig) -> tuple[int, ...]:
     return tuple(int(size) for size in wanted)
 
 
+def level_steps(batch: BatchConfig, block_tokens: int) -> tuple[int, ...]:
+    """Return how many steps each level of the warmup lasts, at least one; empty without a warmup.
+
+    ``equal=steps`` (the published rule) holds every level for the same number of steps, the whole number that brings
+    the ramp's total nearest to ``warmup.tokens``. ``equal=tokens`` gives every level ``warmup.tokens / levels``, to the
+    nearest whole step of that level. A tie goes up.
+
+    Args:
+        batch: the phase's batch setting.
+        block_tokens: tokens of a block.
+
+    Raises:
+        ConfigError: as for :func:`batch_sizes`.
+    """
+    ramp = batch_sizes(batch)[:-1]
+    if batch.warmup is None:
+        return ()
+    tokens = batch.warmup.tokens
+    if batch.warmup.equal == "steps":
+        return (_nearest(tokens, sum(ramp) * block_tokens),) * len(ramp)
+    return tuple(_nearest(tokens, len(ramp) * size * block_tokens) for size in ramp)
+
+
+def ramp_tokens(batch: BatchConfig, block_tokens: int) -> int:
+    """Return the tokens that the warmup really takes, in whole steps; 0 without one.
+
+    Raises:
+        ConfigError: as for :func:`batch_sizes`.
+    """
+    pairs = zip(level_steps(batch, block_tokens), batch_sizes(batch)[:-1], strict=True)
+    return block_tokens * sum(steps * size for steps, size in pairs)
+
+
 def size_deviations(batch: BatchConfig) -> tuple[tuple[str, int], ...]:
     """Return (wanted, used) of each size that ``round=nearest`` changes, in blocks, for people to read."""
     pairs = zip(wanted_sizes(batch), batch_sizes(batch), strict=True)
     return tuple((_readable(wanted), used) for wanted, used in pairs if wanted != used)
+
+
+def _nearest(tokens: int, tokens_per_step: int) -> int:
+    """Return tokens / tokens_per_step to the nearest whole step, ties up, at least 1."""
+    return max(1, (2 * tokens + tokens_per_step) // (2 * tokens_per_step))
 
 
 def _what_divides(wanted: tuple[Fraction, ...], batch: BatchConfig) -> str:

@@ -1,6 +1,6 @@
 """The rules of one phase: streams, lengths, thetas, learning rate, batch and its warmup, masking, intervals."""
 
-from padless.config.batch_sizes import batch_sizes
+from padless.config.batch_sizes import batch_sizes, ramp_tokens
 from padless.config.schema import BatchConfig, Config, LrConfig, MaskingConfig, PhaseConfig
 from padless.errors import ConfigError
 
@@ -25,7 +25,7 @@ def check_phase(name: str, config: Config) -> None:
         )
     _check_short_documents(phase, path)
     _check_lr(phase.lr, phase.tokens, f"{path}.lr")
-    _check_batch(phase.batch, phase.tokens, f"{path}.batch")
+    _check_batch(phase.batch, phase.tokens, config.data.block_tokens, f"{path}.batch")
     nodes, quantum = config.data.num_canonical_nodes, phase.batch.quantum_blocks
     if quantum % nodes:
         fitting = [value for value in range(1, quantum + 1) if quantum % value == 0]
@@ -87,11 +87,12 @@ def _check_lr(lr: LrConfig, tokens: int, path: str) -> None:
             )
     elif lr.decay_tokens is not None:
         raise ConfigError(f"{path}.decay_tokens={lr.decay_tokens:_} has no effect with shape={lr.shape}", _SHAPE_REMEDY)
-    if lr.warmup_tokens + (lr.decay_tokens or 0) > tokens:
+    moving_tokens = lr.warmup_tokens + (lr.decay_tokens or 0)
+    if moving_tokens > tokens:
         raise ConfigError(
             f"{path}: warmup_tokens={lr.warmup_tokens:_} + decay_tokens={lr.decay_tokens or 0:_} are longer than the "
             f"phase, {tokens:_} tokens",
-            "shorten them, or give the phase more tokens",
+            f"shorten them to {tokens:_} together, or give the phase {moving_tokens:_} tokens",
         )
     if not 0 <= lr.floor <= 1:
         raise ConfigError(f"{path}.floor={lr.floor:g} is not in [0, 1]", "give the last rate as a fraction of the peak")
@@ -104,7 +105,7 @@ def _check_lr(lr: LrConfig, tokens: int, path: str) -> None:
         raise ConfigError(f"{path}.floor={lr.floor:g} has no effect with shape=constant", "set floor=1.0")
 
 
-def _check_batch(batch: BatchConfig, tokens: int, path: str) -> None:
+def _check_batch(batch: BatchConfig, tokens: int, block_tokens: int, path: str) -> None:
     for key in ("blocks", "quantum_blocks"):
         if getattr(batch, key) < 1:
             raise ConfigError(f"{path}.{key}={getattr(batch, key)} is less than 1", "use a positive number of blocks")
@@ -117,15 +118,30 @@ def _check_batch(batch: BatchConfig, tokens: int, path: str) -> None:
                 f"{path}.warmup.from_blocks={warmup.from_blocks} is not in 1..{batch.blocks - 1}, below batch.blocks",
                 "start the ramp below the full batch, or set warmup=null",
             )
-        if not 0 < warmup.tokens < tokens:
-            raise ConfigError(
-                f"{path}.warmup.tokens={warmup.tokens:_}: the ramp never ends in a phase of {tokens:_} tokens",
-                "give the ramp fewer tokens than the phase",
-            )
     try:
         batch_sizes(batch)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.cause}", error.remedy) from None
+    if warmup is not None:
+        _check_ramp(batch, warmup.tokens, tokens, block_tokens, f"{path}.warmup")
+
+
+def _check_ramp(batch: BatchConfig, wanted_tokens: int, tokens: int, block_tokens: int, path: str) -> None:
+    """The ramp ends before its phase does, also once it is rounded to whole steps."""
+    if wanted_tokens <= 0:
+        raise ConfigError(f"{path}.tokens={wanted_tokens:_} is not above 0", "say how long the ramp is, or warmup=null")
+    real_tokens = ramp_tokens(batch, block_tokens)
+    if max(wanted_tokens, real_tokens) < tokens:
+        return
+    pass_tokens = sum(batch_sizes(batch)[:-1]) * block_tokens  # a step of each level
+    is_by_steps = batch.warmup is not None and batch.warmup.equal == "steps"
+    most = (tokens - 1) // pass_tokens * pass_tokens if is_by_steps else tokens - 1 - pass_tokens // 2
+    shorter = f"set {path}.tokens={most:_}" if most >= pass_tokens else "use fewer or smaller levels"
+    raise ConfigError(
+        f"{path}.tokens={wanted_tokens:_}: the ramp never ends in a phase of {tokens:_} tokens; "
+        f"in whole steps it takes {real_tokens:_}",
+        f"{shorter}, give the phase more than {max(wanted_tokens, real_tokens):_} tokens, or set warmup=null",
+    )
 
 
 def _check_masking(masking: MaskingConfig, tokens: int, path: str) -> None:

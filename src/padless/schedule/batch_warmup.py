@@ -7,7 +7,7 @@ ranks together since the phase began.
 
 from itertools import pairwise
 
-from padless.config.batch_sizes import batch_sizes
+from padless.config.batch_sizes import batch_sizes, level_steps
 from padless.config.schema import BatchConfig
 
 Levels = tuple[tuple[int, int], ...]
@@ -16,9 +16,7 @@ Levels = tuple[tuple[int, int], ...]
 def batch_levels(batch: BatchConfig, block_tokens: int) -> Levels:
     """Return the phase's levels as (start block in the phase, blocks per step); the last one never ends.
 
-    ``equal=steps`` (the published rule) holds every level for the same number of steps, the whole number that brings
-    the ramp's total nearest to ``warmup.tokens``. ``equal=tokens`` gives every level ``warmup.tokens / levels``, to the
-    nearest whole step of that level. A tie goes up, and a level has at least one step.
+    How long a level lasts is :func:`padless.config.batch_sizes.level_steps`.
 
     Args:
         batch: the phase's batch setting.
@@ -28,16 +26,8 @@ def batch_levels(batch: BatchConfig, block_tokens: int) -> Levels:
         ConfigError: a size is not a multiple of the quantum and ``round=exact``.
     """
     sizes = batch_sizes(batch)
-    if batch.warmup is None:
-        return ((0, sizes[0]),)
-    ramp = sizes[:-1]
-    tokens = batch.warmup.tokens
-    if batch.warmup.equal == "steps":
-        steps = [_nearest(tokens, sum(ramp) * block_tokens)] * len(ramp)
-    else:
-        steps = [_nearest(tokens, len(ramp) * size * block_tokens) for size in ramp]
     levels, start_block = [], 0
-    for size, count in zip(ramp, steps, strict=True):
+    for size, count in zip(sizes, level_steps(batch, block_tokens), strict=False):  # the full batch has no end
         levels.append((start_block, size))
         start_block += size * count
     return (*levels, (start_block, sizes[-1]))
@@ -74,8 +64,3 @@ def steps_to_cover(levels: Levels, blocks: int) -> int:
     """Return the fewest steps that use at least ``blocks`` blocks."""
     step = step_at_blocks(levels, blocks)
     return step if blocks_used_by_step(levels, step) == blocks else step + 1
-
-
-def _nearest(tokens: int, tokens_per_step: int) -> int:
-    """Return tokens / tokens_per_step to the nearest whole step, ties up, at least 1."""
-    return max(1, (2 * tokens + tokens_per_step) // (2 * tokens_per_step))
