@@ -23,7 +23,7 @@ class Gpu:
     num_sms: int  # streaming multiprocessors
     l2_mb: float
     has_bf16: bool
-    usd_per_hour: float  # an assumption: a common on-demand price, late 2025; a plan takes another with price=
+    usd_per_hour: float  # an assumption to be replaced with price=: on-demand prices of one GPU differ 2 to 4 times
 
 
 GPUS: dict[str, Gpu] = {
@@ -40,6 +40,9 @@ GPUS: dict[str, Gpu] = {
         Gpu("rtx4090", 165.2, 24.0, 1008.0, 128, 72.0, True, 0.40),
     )
 }
+
+CPU_CORE = Gpu("cpu", 0.1, 4.0, 10.0, 1, 1.0, False, 0.05)
+"""One core of a CPU, in fp32: round assumptions (AVX2 at 3 GHz is 96 GFLOP/s), which measuring is to replace."""
 
 _TFLOPS: tuple[tuple[frozenset[str], float], ...] = (  # words of the name; the first row whose words all occur counts
     (frozenset({"H200", "NVL"}), 835.5),
@@ -72,6 +75,24 @@ def gpu_named(name: str) -> Gpu:
     nearest = nearest_key(key, list(GPUS))
     hint = f"did you mean {nearest}? " if nearest else ""
     raise ConfigError(f"no GPU {name!r} in the table", f"{hint}use one of: {', '.join(GPUS)}")
+
+
+def device_named(name: str) -> Gpu:
+    """Return what a plan counts with: a GPU of the table, or a CPU core for ``cpu``.
+
+    Raises:
+        ConfigError: it is not in the table.
+    """
+    return CPU_CORE if name.strip().lower() == CPU_CORE.name else gpu_named(name)
+
+
+def gpu_of_driver(device_name: str) -> Gpu | None:
+    """Return the GPU of the table that a driver's name, such as ``NVIDIA L40S``, stands for, or None."""
+    words = {word.lower() for word in re.split(r"[\s\-]+", device_name)}
+    if words & {word.lower() for word in _OTHER_MODELS}:
+        return None
+    fitting = (gpu for name, gpu in GPUS.items() if name in words or {"rtx", name.removeprefix("rtx")} <= words)
+    return next(fitting, None)
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -37,11 +37,15 @@ def forward_flops(model: ModelConfig, segment_lengths: Sequence[int], masked_tok
     layer_weights = 4 * width * width + 3 * inner * width  # Wqkv, Wo; Wi, Wo
     matrices = sum(segment_lengths) * model.num_layers * layer_weights
     head = masked_tokens * width * (width + model.vocab_size)
+    return _PER_MULTIPLY_ADD * (matrices + head) + attention_flops(model, segment_lengths)
+
+
+def attention_flops(model: ModelConfig, segment_lengths: Sequence[int]) -> int:
+    """Return the part of :func:`forward_flops` that is attention: scores, and their sums of values, in all layers."""
     global_layers = -(-model.num_layers // model.global_every_layers)
     pairs = global_layers * attended_pairs(segment_lengths, None)
     pairs += (model.num_layers - global_layers) * attended_pairs(segment_lengths, model.local_window_tokens)
-    attention = 2 * width * pairs  # scores and their sum of values, all heads together
-    return _PER_MULTIPLY_ADD * (matrices + head + attention)
+    return _PER_MULTIPLY_ADD * 2 * model.hidden_size * pairs  # all heads together
 
 
 def attended_pairs(segment_lengths: Sequence[int], window_tokens: int | None) -> int:
