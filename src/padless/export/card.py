@@ -1,6 +1,7 @@
 """The model card: what the run knows about itself, in the form the Hugging Face hub reads."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -30,10 +31,16 @@ class ModelCard:
     eval_loss: float | None  # nats a masked token
     eval_mask_rate: float
     start: str  # where the first weights came from
+    merged_from: tuple[str, ...] = ()  # checkpoints that the weights are a mean of, with their shares
 
 
 def card_from_run(
-    config: Config, phase_name: str, clock_tokens: int, train_seconds: float | None, eval_loss: float | None
+    config: Config,
+    phase_name: str,
+    clock_tokens: int,
+    train_seconds: float | None,
+    eval_loss: float | None,
+    merged_from: Sequence[str] = (),
 ) -> ModelCard:
     """Return the card of weights that ``config`` trained up to ``clock_tokens``, in phase ``phase_name``."""
     rows = []
@@ -60,6 +67,7 @@ def card_from_run(
         eval_loss=eval_loss,
         eval_mask_rate=config.eval.mask_rate,
         start=start,
+        merged_from=tuple(merged_from),
     )
 
 
@@ -116,7 +124,7 @@ print(fill("The library opens at nine in the [MASK]."))
 {rows}
 
 - tokens consumed (clock): {card.clock_tokens:_}
-- initial weights: {card.start}
+- initial weights: {card.start}{_merged_line(card)}
 - hardware: {card.hardware}
 - hours of training: {hours}
 - validation loss at {card.eval_mask_rate:.0%} masked: {loss}
@@ -141,6 +149,10 @@ Not stated by the run: set one that the data's licences allow before publishing.
 
 {_versions()}
 """
+
+
+def _merged_line(card: ModelCard) -> str:
+    return f"\n- these weights are a mean: {', '.join(card.merged_from)}" if card.merged_from else ""
 
 
 def _versions() -> str:

@@ -1,6 +1,6 @@
 """``padless export`` and the export at the end of a run: from weights and the run's config to a Hugging Face folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -23,6 +23,7 @@ def export_from(
     clock_tokens: int,
     train_seconds: float | None,
     eval_loss: float | None,
+    merged_from: Sequence[str] = (),
 ) -> ParityResult:
     """Export weights that a run trained.
 
@@ -35,6 +36,7 @@ def export_from(
         clock_tokens: nominal tokens consumed.
         train_seconds: wall time of training so far, for the model card.
         eval_loss: last validation loss in nats, for the model card.
+        merged_from: checkpoints that the weights are a mean of, for the model card.
 
     Raises:
         ModelError: the weights do not fit the config or the export does not reproduce them.
@@ -45,7 +47,7 @@ def export_from(
         config.phases[phase_name].rope,
         tokenizer_folder,
         out,
-        card_from_run(config, phase_name, clock_tokens, train_seconds, eval_loss),
+        card_from_run(config, phase_name, clock_tokens, train_seconds, eval_loss, merged_from),
         config.export.max_logit_difference,
     )
 
@@ -67,12 +69,14 @@ def export_checkpoint(checkpoint: Path, out: Path) -> ParityResult:
         saved.clock_tokens,
         saved.meta["train_seconds"],
         saved.meta.get("eval_loss"),
+        merged_from=[f"{each['share']:.3g} x {Path(each['path']).name}" for each in saved.meta.get("merged_from", ())],
     )
 
 
 def _tokenizer_folder(checkpoint: Path, meta: Mapping[str, object]) -> Path:
     """Return the tokenizer copy in the checkpoint's run folder, which may have moved, or where it was at saving."""
-    beside = checkpoint.resolve().parents[2] / "tokenizer"
+    run_folder = next(iter(checkpoint.resolve().parents[2:3]), checkpoint.parent)  # none above a file near the root
+    beside = run_folder / "tokenizer"
     folder = beside if beside.is_dir() else Path(str(meta["tokenizer_folder"]))
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -108,11 +108,23 @@ def model_config_from_hf(folder: Path) -> HfModel:
     Raises:
         ModelError: no config.json, not ModernBERT, a value missing, or a variant that padless does not have.
     """
-    config = _read(folder)
+    return describe_hf(_read(folder), f"{folder}/config.json")
+
+
+def describe_hf(config: Mapping[str, Any], where: str) -> HfModel:
+    """Return what the content of a ``config.json`` describes.
+
+    Args:
+        config: the content.
+        where: where it was read, for messages.
+
+    Raises:
+        ModelError: a value is missing, or a variant that padless does not have.
+    """
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise ModelError(
-                f"{folder}/config.json has {key}={config[key]!r}, padless models have {value!r}",
+                f"{where} has {key}={config[key]!r}, padless models have {value!r}",
                 "choose a model of the plain ModernBERT architecture",
             )
     try:
@@ -122,7 +134,7 @@ def model_config_from_hf(folder: Path) -> HfModel:
             num_heads=int(config["num_attention_heads"]),
             intermediate_size=int(config["intermediate_size"]),
             vocab_size=int(config["vocab_size"]),
-            global_every_layers=_global_every(config, folder),
+            global_every_layers=_global_every(config, where),
             local_window_tokens=int(config.get("local_attention", 128)) // 2 * 2,  # as transformers halves it
             norm_eps=float(config.get("norm_eps", 1e-5)),
             attention_out_dropout=float(config.get("attention_dropout", 0.0)),
@@ -131,26 +143,30 @@ def model_config_from_hf(folder: Path) -> HfModel:
             init_std=float(config.get("initializer_range", 0.02)),
             init_cutoff_factor=float(config.get("initializer_cutoff_factor", 2.0)),
         )
-        _refuse_shape(model, folder)
-        return HfModel(model, _rope(config, folder), bool(config.get("decoder_bias", True)))
+        _refuse_shape(model, where)
+        return HfModel(model, _rope(config, where), bool(config.get("decoder_bias", True)))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{folder}/config.json lacks a usable value: {type(error).__name__} {error}",
+            f"{where} lacks a usable value: {type(error).__name__} {error}",
             "export the model again with save_pretrained",
+        ) from error
+    except (AttributeError, OverflowError) as error:
+        raise ModelError(
+            f"{where} has a value of the wrong kind: {error}", "export the model again with save_pretrained"
         ) from error
 
 
-def _refuse_shape(model: ModelConfig, folder: Path) -> None:
+def _refuse_shape(model: ModelConfig, where: str) -> None:
     """Refuse numbers that no model has."""
     for key, least in (("num_layers", 1), ("num_heads", 1), ("vocab_size", 1), ("local_window_tokens", 2)):
         if getattr(model, key) < least:
             raise ModelError(
-                f"{folder}/config.json gives {key}={getattr(model, key)}, at least {least} is needed",
+                f"{where} gives {key}={getattr(model, key)}, at least {least} is needed",
                 "export the model again with save_pretrained",
             )
     if model.hidden_size % (2 * model.num_heads):
         raise ModelError(
-            f"{folder}/config.json gives hidden_size={model.hidden_size} and num_heads={model.num_heads}, "
+            f"{where} gives hidden_size={model.hidden_size} and num_heads={model.num_heads}, "
             "whose head width is not an even number",
             "choose a model whose heads have an even width",
         )
@@ -170,7 +186,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _global_every(config: Mapping[str, Any], folder: Path) -> int:
+def _global_every(config: Mapping[str, Any], where: str) -> int:
     """Return the period of global layers; a list of layer types must be periodic from layer 0 on."""
     layer_types = config.get("layer_types")
     if layer_types is None:
@@ -182,19 +198,19 @@ def _global_every(config: Mapping[str, Any], folder: Path) -> int:
         every = int(stated)  # one global layer at most fits: both spellings mean the same model
     if layer_types != [LOCAL if layer % every else GLOBAL for layer in range(len(layer_types))]:
         raise ModelError(
-            f"{folder}/config.json has layer_types that are not 'global every n layers from layer 0 on'",
+            f"{where} has layer_types that are not 'global every n layers from layer 0 on'",
             "choose a model with ModernBERT's alternation",
         )
     return every
 
 
-def _rope(config: Mapping[str, Any], folder: Path) -> RopeConfig:
+def _rope(config: Mapping[str, Any], where: str) -> RopeConfig:
     nested = config.get("rope_parameters") or {}
     for parameters in (nested.get(GLOBAL, {}), nested.get(LOCAL, {}), config.get("rope_scaling") or {}):
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind != "default":
             raise ModelError(
-                f"{folder}/config.json scales RoPE by {kind!r}, padless has plain RoPE only",
+                f"{where} scales RoPE by {kind!r}, padless has plain RoPE only",
                 "choose a model without rope scaling",
             )
     global_theta = float(nested.get(GLOBAL, {}).get("rope_theta") or config.get("global_rope_theta", 160_000.0))

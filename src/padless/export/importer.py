@@ -74,7 +74,7 @@ def _config(path: Path) -> HfModel:
     _refuse_large(file, _MAX_CONFIG_BYTES)
     try:
         return model_config_from_hf(path)
-    except (AttributeError, OverflowError, RecursionError) as error:
+    except RecursionError as error:
         raise ModelError(
             f"{file} has a value of the wrong kind: {error}", "export the model again with save_pretrained"
         ) from error
@@ -119,7 +119,7 @@ def check_entries(entries: Mapping[str, Entry], model: ModelConfig, what: str, h
     if not has_decoder_bias:
         del shapes[DECODER_BIAS]
     remedy = f"use weights and a config that belong together ({model.num_layers} layers x {model.hidden_size})"
-    layout = name_layout(entries, shapes)
+    layout = name_layout(entries)
     unknown = next((name for name in entries if name not in shapes and name != DECODER), None)
     if unknown is not None:
         raise ModelError(

@@ -18,17 +18,13 @@ _TELLING = (
 _HEAD = ("head.dense.weight", "head.norm.weight")
 
 
-def name_layout(names: Collection[str], known: Collection[str]) -> str:
+def name_layout(names: Collection[str]) -> str:
     """Return in words what is different about a model with these tensors, empty where that cannot be told.
 
     Args:
-        names: all of its tensors.
-        known: those of our model.
+        names: all of its tensors, by Hugging Face's names where it has them.
     """
-    unknown = [name for name in names if name not in known]
     for pattern, words in _TELLING:
-        if any(re.search(pattern, name) for name in unknown):
+        if any(re.search(pattern, name) for name in names):
             return words
-    if names and not any(name in names for name in _HEAD):
-        return "it has no prediction head"
-    return ""
+    return "" if any(name in names for name in _HEAD) else "it has no prediction head"

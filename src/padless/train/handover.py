@@ -25,6 +25,12 @@ from torch import Tensor
 from padless.checkpoint import Checkpoint, open_checkpoint
 from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
+from padless.export.composer_source import (
+    is_composer_checkpoint,
+    load_composer_checkpoint,
+    outline_of_checkpoint,
+    refuse_sharded,
+)
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.schedule.phases import PhasePlan, phase_at
@@ -32,6 +38,10 @@ from padless.schedule.skipped import SkippedRange, merged, position_in_data, pos
 from padless.schedule.step import settings_at
 from padless.train.loss_scale import LossScale
 
+_SHAPE = (
+    *("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size"),
+    *("global_every_layers", "local_window_tokens", "norm_eps"),
+)
 _REWARMUP_SHARE = 0.01
 _REWARMUP_MAX_TOKENS = 3_000_000_000
 
@@ -77,19 +87,28 @@ def state_from_run(saved: Checkpoint, origin: str) -> StartState:
 
 
 def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
-    """Return weights, shape and thetas of a checkpoint file or Hugging Face folder, and its moments if it has any.
+    """Return weights, shape and thetas of a source, and its moments if it has any.
+
+    Args:
+        source: a checkpoint file, padless's or Composer's (:mod:`padless.export.composer_source`), or a Hugging Face
+            folder.
 
     Raises:
-        CheckpointError: there is no such file or folder.
+        CheckpointError: there is no such file or folder, or it cannot be read as one.
+        ModelError: its weights are not those of a model that padless has.
     """
     path = Path(source)
     if path.is_dir():
+        refuse_sharded(path)
         return load_hf_folder(path), None
     if not path.is_file():
         raise CheckpointError(
             f"source {source} is neither a checkpoint file nor a Hugging Face folder",
             "give a .pt file from a run's checkpoints/ folder, or a folder with config.json and model.safetensors",
         )
+    outline = outline_of_checkpoint(path)
+    if is_composer_checkpoint(outline):
+        return load_composer_checkpoint(path, outline)
     saved, config = open_checkpoint(path)
     phase = config.phases[saved.meta["phase"]]
     loaded = LoadedSource(
@@ -112,17 +131,18 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
     loaded, moments = load_source(source)
     different = [
         f"{name}: {getattr(loaded.model_config, name)} (source), {getattr(model, name)} (config)"
-        for name in ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "global_every_layers")
+        for name in _SHAPE
         if getattr(loaded.model_config, name) != getattr(model, name)
     ]
     if different:
         raise ModelError(
             f"start.source={source} has another shape: {'; '.join(different)}",
-            "choose the model preset of the source, or init=tiled to grow a small model into a larger one",
+            "choose the model preset of the source and set model.<name>=<its value> for what still differs, or init=tiled "
+            "to grow a small model into a larger one",
         )
     if "optimizer" in keep and moments is None:
         raise CheckpointError(
-            f"start.keep=[{','.join(keep)}], but {source} holds weights only",
+            f"start.keep=[{','.join(keep)}], but {source} {loaded.moments_problem or 'holds weights only'}",
             "set start.keep=[weights] (the learning rate is then re-warmed)",
         )
     kept = moments if "optimizer" in keep else None
