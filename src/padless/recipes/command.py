@@ -70,7 +70,7 @@ def _show(recipe: Recipe, as_json: bool, console: Console) -> None:
         _print_json(console, {"ok": True, **_summary(recipe), "plan": plan, "settings": settings})
         return
     for file, _ in files_of(overrides):
-        if file.startswith("recipe/"):
+        if file.startswith(("recipe/", "model/")):
             lines = [f"yamls/{file}", *(f"  {line}" for line in header_of(YAML_FOLDER / file)), ""]
             console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     print_plan(recipe.config, console)
