@@ -25,6 +25,7 @@ SPEED_BENCHES = {
     "loader": "padless.bench.loader",
     "prepare": "padless.bench.prepare",
     "overhead": "padless.bench.overhead",
+    "growth": "padless.bench.growth",
     "gpu": "padless.bench.gpu",
     "all": "padless.bench.everything",
 }

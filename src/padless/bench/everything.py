@@ -31,6 +31,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "loader": ("blocks=200", "text_batches=4", "repeats=1"),
     "prepare": ("megabytes=2", "repeats=1"),
     "overhead": ("steps=40", "microbatches=2", "repeats=1"),
+    "growth": ("source_steps=20", "steps=10", "random_steps=10", "seeds=0", "variants=tiled", "targets=8x128"),
 }
 DEFAULTS = {"benches": ",".join(BENCHES), "quick": "false", "folder": "runs/bench"}
 
