@@ -1,0 +1,155 @@
+"""What the runs of ``padless bench growth`` showed: losses at equal tokens, and tokens that a grown model saves.
+
+A grown model is compared with the random start of its own seed, which sees the same data in the same order.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from padless.bench.figures import read_figures
+from padless.bench.result import BenchResult, Figure
+
+RANDOM, SOURCE = "random", "source"
+_TWINS = "eval_twin_distance_"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run.
+
+    Attributes:
+        variant: random, source, or a way of tiling.
+        target: its shape.
+        seed: the run's.
+        losses: (tokens, nats) of each step.
+        evaluations: (tokens, nats) of each validation, the first at 0 tokens.
+        twins: distance of copies at the end, by kind of unit.
+        cpu_seconds: of its steps.
+        copies: exact copies and units right after growing, by kind.
+    """
+
+    variant: str
+    target: str
+    seed: int
+    losses: tuple[tuple[int, float], ...]
+    evaluations: tuple[tuple[int, float], ...]
+    twins: dict[str, float]
+    cpu_seconds: float
+    copies: dict[str, tuple[int, int]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens it was trained on."""
+        return self.losses[-1][0]
+
+
+def read_curve(folder: Path, variant: str, target: str, seed: int) -> Curve:
+    """Return the curve of a run that is done."""
+    lines = read_figures(folder)
+    steps = [line for line in lines if "loss" in line]
+    evaluations = [line for line in lines if "eval_loss" in line]
+    growth: dict[str, Any] = {}
+    if (folder / "growth.json").is_file():
+        growth = json.loads((folder / "growth.json").read_text(encoding="utf-8"))
+    return Curve(
+        variant,
+        target,
+        seed,
+        tuple((line["tokens"], line["loss"]) for line in steps),
+        tuple((line["tokens"], line["eval_loss"]) for line in evaluations),
+        {key.removeprefix(_TWINS): value for key, value in evaluations[-1].items() if key.startswith(_TWINS)},
+        sum(line["cpu_seconds"] for line in steps),
+        {kind: (copies, units) for kind, (copies, units) in growth.get("copies", {}).items()},
+    )
+
+
+def loss_at(curve: Curve, tokens: int) -> float:
+    """Return the validation loss at a clock, between two validations on a straight line.
+
+    Args:
+        curve: the run.
+        tokens: the clock, from 0 to the run's end.
+    """
+    before = max((each for each in curve.evaluations if each[0] <= tokens), key=lambda each: each[0])
+    after = min((each for each in curve.evaluations if each[0] >= tokens), key=lambda each: each[0])
+    if before[0] == after[0]:
+        return before[1]
+    share = (tokens - before[0]) / (after[0] - before[0])
+    return before[1] + share * (after[1] - before[1])
+
+
+def tokens_to_reach(curve: Curve, loss: float) -> float | None:
+    """Return the clock at which the validation loss first falls to ``loss``; None where it never does."""
+    last: tuple[int, float] | None = None
+    for tokens, found in curve.evaluations:
+        if found <= loss:
+            if last is None:
+                return float(tokens)
+            return last[0] + (last[1] - loss) / (last[1] - found) * (tokens - last[0])
+        last = (tokens, found)
+    return None
+
+
+def as_result(curves: Sequence[Curve], end_tokens: int, facts: dict[str, Any]) -> BenchResult:
+    """Return figures of the runs, one value a seed.
+
+    Args:
+        curves: all runs.
+        end_tokens: clock at which losses are compared.
+        facts: settings.
+    """
+    result = BenchResult("growth", facts=dict(facts))
+    (source,) = (curve for curve in curves if curve.variant == SOURCE)
+    result.figures.append(Figure(source.target, "source at its end", "nats, validation", (source.evaluations[-1][1],)))
+    for target in dict.fromkeys(curve.target for curve in curves if curve.variant != SOURCE):
+        here = [curve for curve in curves if curve.target == target and curve.variant != SOURCE]
+        random = {curve.seed: curve for curve in here if curve.variant == RANDOM}
+        for variant in dict.fromkeys(curve.variant for curve in here):
+            runs = [curve for curve in here if curve.variant == variant]
+            result.figures += _losses(target, variant, runs, end_tokens)
+            if variant != RANDOM:
+                result.figures += _against_random(result, target, variant, runs, random, end_tokens)
+        spent = [each.cpu_seconds / each.tokens for each in random.values()]
+        worth = source.cpu_seconds / (sum(spent) / len(spent))
+        result.notes.append(
+            f"{target}: training the source took as many CPU seconds as {worth:,.0f} tokens of this model "
+            f"({source.tokens:,} tokens of its own)."
+        )
+    result.figures.sort(key=lambda figure: figure.unit)
+    return result
+
+
+def _losses(target: str, variant: str, runs: Sequence[Curve], end_tokens: int) -> list[Figure]:
+    figures = [
+        Figure(
+            target, variant, f"nats, validation at {end_tokens:,} tokens", tuple(loss_at(r, end_tokens) for r in runs)
+        ),
+        Figure(target, variant, "nats, validation at 0 tokens", tuple(run.evaluations[0][1] for run in runs)),
+    ]
+    for kind in runs[0].twins:
+        unit = f"distance of copies at the end, {kind} (0 equal, 1 unrelated)"
+        figures.append(Figure(target, variant, unit, tuple(run.twins[kind] for run in runs)))
+    return figures
+
+
+def _against_random(
+    result: BenchResult, target: str, variant: str, runs: Sequence[Curve], random: dict[int, Curve], end_tokens: int
+) -> list[Figure]:
+    saved, missed = [], 0
+    for run in runs:
+        needed = tokens_to_reach(random[run.seed], loss_at(run, end_tokens))
+        missed += needed is None
+        saved.append((random[run.seed].tokens if needed is None else needed) - end_tokens)
+    if missed:
+        result.notes.append(
+            f"{target} {variant}: {missed} of {len(runs)} random starts never got to its loss; counted as their whole length."
+        )
+    gains = tuple(loss_at(random[run.seed], end_tokens) - loss_at(run, end_tokens) for run in runs)
+
+    return [
+        Figure(target, variant, f"nats below the random start at {end_tokens:,} tokens", gains),
+        Figure(target, variant, f"tokens saved at the loss it has at {end_tokens:,} tokens", tuple(map(float, saved))),
+    ]
