@@ -145,7 +145,7 @@ def _against_random(
         saved.append((random[run.seed].tokens if needed is None else needed) - end_tokens)
     if missed:
         result.notes.append(
-            f"{target} {variant}: {missed} of {len(runs)} random starts never got to its loss; counted as their whole length."
+            f"{target} {variant}: {missed} of {len(runs)} random starts never got to its loss; their whole length counts."
         )
     gains = tuple(loss_at(random[run.seed], end_tokens) - loss_at(run, end_tokens) for run in runs)
 

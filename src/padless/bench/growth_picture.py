@@ -1,4 +1,4 @@
-"""The picture of ``padless bench growth``: validation loss against tokens, one panel a target, a band over the seeds."""
+"""The picture of ``padless bench growth``: validation loss against tokens, a panel a target, a band over the seeds."""
 
 from collections.abc import Sequence
 from pathlib import Path
