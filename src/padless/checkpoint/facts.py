@@ -71,11 +71,16 @@ def _is_loss_scale(value: Any) -> bool:
     return _is_number(factor) and factor >= 1 and type(good_steps) is int and good_steps >= 0
 
 
+def _is_parent(value: Any) -> bool:
+    return type(value) is dict and type(value.get("path")) is str and _is_number(value.get("share"))
+
+
 _DEFAULTS: dict[str, Any] = {  # earlier versions had none of these
     "skipped": [],
     "recent_losses": [],
     "eval_loss": None,
     "loss_scale": None,
+    "merged_from": [],
 }
 _FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "config": (lambda value: type(value) is dict, "a configuration"),
@@ -87,4 +92,5 @@ _FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "skipped": (_is_list_of(is_stretch), "a list of blocks left out"),
     "recent_losses": (_is_list_of(_is_number), "a list of losses"),
     "loss_scale": (lambda value: value is None or _is_loss_scale(value), "a loss scale and its good steps"),
+    "merged_from": (_is_list_of(_is_parent), "a list of merged checkpoints"),
 }

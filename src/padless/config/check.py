@@ -54,7 +54,7 @@ def _check_run_alone(config: Config, world_size: int) -> list[str]:
     _check_hardware(config.hardware, sum(phase.tokens for phase in config.phases.values()))
     check_beginning(config)
     check_keeping(config)
-    _check_eval(config)
+    check_eval(config)
     _check_outputs(config)
     return _warnings(config)
 
@@ -245,7 +245,12 @@ def _check_hardware(hardware: HardwareConfig, total_tokens: int) -> None:
         )
 
 
-def _check_eval(config: Config) -> None:
+def check_eval(config: Config) -> None:
+    """Check what validation reads.
+
+    Raises:
+        ConfigError: a stream is unknown or named twice, or a number is impossible.
+    """
     settings = config.eval
     for name in settings.streams:
         if name not in config.data.streams:

@@ -92,10 +92,12 @@ def plot_branches(config: Config, trunk_folder: Path, out: Path) -> None:
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw(upper, lower, last.name, trunk, _TRUNK_COLOUR)
+    parting = [line for line in trunk if "eval_loss" in line][-1:]  # where the branches' validations come from
     for number, (name, lines) in enumerate(runs.items()):
-        _draw(upper, lower, name, lines, _COLOURS[number % len(_COLOURS)])
+        if lines:
+            _draw(upper, lower, name, [*parting, *lines], _COLOURS[number % len(_COLOURS)])
     upper.set_ylabel("MLM loss (nats)")
-    upper.set_title("mean of steps (lines) and validation (points)", fontsize=9, loc="left")
+    upper.set_title("points: validation; thin: training, means of steps, each at its mask rate", fontsize=9, loc="left")
     upper.legend(loc="best", fontsize=8)
     lower.set_ylabel("learning rate")
     lower.set_xlabel("clock (tokens)")
@@ -112,10 +114,12 @@ def _draw(upper: Axes, lower: Axes, name: str, lines: Sequence[Mapping[str, Any]
     evals = [line for line in lines if "eval_loss" in line]
     if steps:
         tokens = np.array([line["tokens"] for line in steps])
-        width = min(_SMOOTHED_STEPS, len(steps))
+        width = max(1, min(_SMOOTHED_STEPS, len(steps) // 8))
         smooth = np.convolve([line["loss"] for line in steps], np.ones(width) / width, mode="valid")
-        upper.plot(tokens[width - 1 :], smooth, color=colour, lw=1.4, label=name)
+        middle = width // 2
+        label = None if evals else name
+        upper.plot(tokens[middle : middle + len(smooth)], smooth, color=colour, lw=0.8, alpha=0.6, label=label)
         lower.plot(tokens, [line["lr"] for line in steps], color=colour, lw=1.2)
     if evals:
         clocks, losses = [line["tokens"] for line in evals], [line["eval_loss"] for line in evals]
-        upper.plot(clocks, losses, "o--", color=colour, ms=4, lw=0.8, label=None if steps else name)
+        upper.plot(clocks, losses, "o-", color=colour, ms=4, lw=1.6, label=name)

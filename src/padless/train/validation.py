@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from padless.data.batch import PackedBatch
 from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule, mask_tokens, validation_generator
 from padless.data.mds import ValidationBlocks
@@ -59,24 +60,34 @@ class Validation:
         """Return all validation blocks with their masks, in order."""
         return [self.masked_block(split[index]) for split, index in self._places]
 
-    def evaluate(self, model: MaskedLM) -> dict[str, float]:
+    def evaluate(self, model: MaskedLM, *, with_accuracy: bool = False) -> dict[str, float]:
         """Return ``eval_loss`` (nats a masked token), the same by stream, and the masked tokens it is a mean over.
 
         Empty if there is nothing to evaluate on (``eval.streams=[]``).
+
+        Args:
+            model: the encoder with its head.
+            with_accuracy: also return ``eval_accuracy``, the share of masked tokens whose likeliest guess is right;
+                that is a forward pass more.
         """
         if not self._places:
             return {}
         was_training = model.training
         model.eval()
         own: list[tuple[int, str, float, int]] = []
+        own_right = 0
         with torch.no_grad():
             for number in range(self._world.rank, len(self._places), self._world.size):
                 split, index = self._places[number]
                 reached("evaluation")
-                own.append((number, split.name, *self._block_sums(model, self.masked_block(split[index]))))
+                block = self.masked_block(split[index])
+                own.append((number, split.name, *self._block_sums(model, block)))
+                own_right += self._count_right(model, block) if with_accuracy else 0
         model.train(was_training)
         rows = sorted(row for rank_rows in self._world.gather(own) for row in rank_rows)
         figures = {"eval_loss": _mean(rows), "eval_masked_tokens": float(sum(row[3] for row in rows))}
+        if with_accuracy:
+            figures["eval_accuracy"] = sum(self._world.gather(own_right)) / max(1.0, figures["eval_masked_tokens"])
         if len(self._splits) > 1:
             for split in self._splits:
                 named = [row for row in rows if row[1] == split.name]
@@ -85,13 +96,25 @@ class Validation:
         return figures
 
     def _block_sums(self, model: MaskedLM, masked: MaskedBlock) -> tuple[float, int]:
-        rules = self._rules
-        batch = collate([masked], rules.block_tokens, rules.max_seq_len, rules.pad_id)
+        batch = self._batch(masked)
         if batch.num_masked == 0:
             return 0.0, 0
         with self._compute.autocast():
             loss_sum = model.loss_sum(batch.to(self._compute.device))
         return float(loss_sum), batch.num_masked
+
+    def _count_right(self, model: MaskedLM, masked: MaskedBlock) -> int:
+        batch = self._batch(masked)
+        if batch.num_masked == 0:
+            return 0
+        batch = batch.to(self._compute.device)
+        with self._compute.autocast():
+            guesses_M = model.logits_at(batch).argmax(dim=-1)
+        return int((guesses_M == batch.labels_M).sum())
+
+    def _batch(self, masked: MaskedBlock) -> PackedBatch:
+        rules = self._rules
+        return collate([masked], rules.block_tokens, rules.max_seq_len, rules.pad_id)
 
 
 def _mean(rows: Sequence[tuple[int, str, float, int]]) -> float:

@@ -215,6 +215,12 @@ def start_world(hardware: HardwareConfig) -> World:
     return World(0, 1, device, None, (socket.gethostname(),))
 
 
+def lone_world() -> World:
+    """Return a world of this process alone, on a GPU where there is one: for commands that train nothing."""
+    device = DeviceGPU() if torch.cuda.is_available() else DeviceCPU()
+    return World(0, 1, device, None, (socket.gethostname(),))
+
+
 def _join(device: Device, timeout_s: float) -> World:
     """Meet the other ranks, watch over them, and only then make the process groups."""
     point = MeetingPoint.from_environment()

@@ -1,0 +1,234 @@
+"""``padless merge A.pt B.pt ... out=merged``: the mean of checkpoints, and how each of them and the mean does.
+
+The checkpoints are read twice, one in memory at a time: once to compare and add them up, once to evaluate each.
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+from padless.checkpoint import load_checkpoint
+from padless.config.load import unknown_word
+from padless.errors import ConfigError
+from padless.merge.average import WeightedMean, shares_of
+from padless.merge.evaluate import Evaluation, Score, evaluation_config, is_override
+from padless.merge.sources import find_best, find_checkpoint, read_source, refuse_misfit, refuse_too_few
+from padless.merge.write import Parent, clock_of, refuse_taken, write_merge
+from padless.units import approximate_tokens
+
+_USAGE = (
+    "write: padless merge <checkpoint or run> <checkpoint or run> ... out=<file.pt or folder> [weights=0.5,0.25,0.25], "
+    "or best=3 run=<run> out=..."
+)
+_KEYS = ("out", "weights", "best", "run", "evaluate")
+
+
+@dataclass(frozen=True)
+class MergeRequest:
+    """What the command line asks for."""
+
+    out: Path
+    names: tuple[str, ...] = ()  # checkpoints or runs, in order
+    weights: tuple[float, ...] | None = None  # None for equal shares
+    best: int | None = None
+    run: str | None = None
+    evaluate: bool = True
+    overrides: dict[str, str] = field(default_factory=dict)  # of data.streams and eval
+
+    def paths(self) -> list[Path]:
+        """Return the checkpoints to merge, in order.
+
+        Raises:
+            CheckpointError: one is not there.
+        """
+        if self.best is not None and self.run is not None:
+            return find_best(self.run, self.best)
+        return [find_checkpoint(name) for name in self.names]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    checkpoint: str
+    tokens: int  # its clock
+    share: float  # in the mean; 1 for the mean itself
+    score: Score | None
+
+
+def merge_command(arguments: list[str], as_json: bool) -> None:
+    """Average checkpoints, write the mean, and print how each and the mean does.
+
+    Args:
+        arguments: ``.pt`` files and run folders (or names under ``runs/``), of which the newest checkpoint is taken;
+            ``out=`` a file ending in .pt or a folder; ``weights=`` a share for each, in order; instead of checkpoints
+            ``best=N run=RUN``; ``evaluate=false``; other validation data by full names, such as
+            ``data.streams.main.local=...`` or ``eval.max_blocks=256``.
+        as_json: print one JSON object instead of lines.
+
+    Raises:
+        PadlessError: an argument is not understood, checkpoints do not fit each other, or data is missing.
+    """
+    request = parse(arguments)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        console = Console()
+        path, rows = merge(request, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    if as_json:
+        content = {"ok": True, "out": str(path), "clock_tokens": rows[-1].tokens, "rows": [_plain(row) for row in rows]}
+        sys.stdout.write(json.dumps(content) + "\n")
+        return
+    print_rows(rows, console)
+    console.print(f"merged into {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def merge(request: MergeRequest, say: Callable[[str], None]) -> tuple[Path, list[Row]]:
+    """Write the mean that is asked for; return its checkpoint, and a row for each parent and for the mean, last.
+
+    Args:
+        request: what to merge, and where to.
+        say: prints one line.
+
+    Raises:
+        PadlessError: checkpoints do not fit each other, data is missing, or there is something at ``out``.
+    """
+    refuse_taken(request.out)
+    paths = request.paths()
+    refuse_too_few(paths)
+    shares = shares_of(request.weights, len(paths))
+    evaluation = _open_evaluation(request, paths[0], say) if request.evaluate else None
+    parents, weights = _add_up(paths, shares)
+    clocks = sorted({parent.source.clock_tokens for parent in parents})
+    if len(clocks) > 1:
+        say(f"note: clocks from {clocks[0]:_} to {clocks[-1]:_} tokens; the merge takes the highest")
+    rows = [
+        Row(str(parent.source.path), parent.source.clock_tokens, parent.share, _score(evaluation, parent.source.path))
+        for parent in parents
+    ]
+    score = evaluation.measure(weights) if evaluation is not None else None
+    path = write_merge(request.out, weights, parents, None if score is None else score.loss)
+    return path, [*rows, Row("the merge", clock_of(parents), 1.0, score)]
+
+
+def _open_evaluation(request: MergeRequest, first: Path, say: Callable[[str], None]) -> Evaluation:
+    source, _ = read_source(first)
+    config = evaluation_config(source.config, request.overrides)
+    return Evaluation(config, source.phase.rope, source.tokenizer_sha256, say)
+
+
+def _add_up(paths: Sequence[Path], shares: Sequence[float]) -> tuple[list[Parent], dict[str, Tensor]]:
+    """Return the parents, which fit each other, and the mean of their weights."""
+    mean, parents = WeightedMean(), []
+    for path, share in zip(paths, shares, strict=True):
+        source, saved = read_source(path)
+        if parents:
+            refuse_misfit(parents[0].source, source)
+        mean.add(saved.model, share)
+        parents.append(Parent(source, share))
+    return parents, mean.result()
+
+
+def _score(evaluation: Evaluation | None, path: Path) -> Score | None:
+    return None if evaluation is None else evaluation.measure(load_checkpoint(path).model)
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """Print one line a parent and one for the mean, with the best figure of each column marked."""
+    streams = list(dict.fromkeys(name for row in rows if row.score is not None for name in row.score.loss_by_stream))
+    table = Table(title="merge: validation", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("checkpoint", overflow="fold")
+    headings = ["tokens", "share"]
+    columns = [[approximate_tokens(row.tokens) for row in rows], [f"{row.share:.3g}" for row in rows]]
+    scores = [row.score for row in rows if row.score is not None]
+    if scores:
+        headings += ["loss", "accuracy", *streams]
+        columns += [_marked([score.loss for score in scores], min, ".4f")]
+        columns += [_marked([score.accuracy for score in scores], max, ".2%")]
+        columns += [_marked([score.loss_by_stream[name] for score in scores], min, ".4f") for name in streams]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number, name in enumerate(_short_names([row.checkpoint for row in rows])):
+        table.add_row(escape(name), *(column[number] for column in columns))
+    console.print(table, highlight=False)
+
+
+def _marked(values: Sequence[float], best_of: Callable[[Sequence[float]], float], form: str) -> list[str]:
+    best = best_of(values)
+    return [f"{value:{form}}{'*' if value == best else ' '}" for value in values]
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Return file names alone, without the .pt, where they tell the checkpoints apart."""
+    short = [Path(name).name.removesuffix(".pt") for name in names]
+    return short if len(set(short)) == len(names) else list(names)
+
+
+def _plain(row: Row) -> dict[str, object]:
+    score = {} if row.score is None else dataclasses.asdict(row.score)
+    return {"checkpoint": row.checkpoint, "tokens": row.tokens, "share": row.share, **score}
+
+
+def parse(arguments: Sequence[str]) -> MergeRequest:
+    """Return what a command line asks for.
+
+    Raises:
+        ConfigError: a word is not understood, missing, or has no effect.
+    """
+    names: list[str] = []
+    values: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    for word in arguments:
+        key, separator, value = word.partition("=")
+        if separator and key in _KEYS:
+            values[key] = value
+        elif separator and is_override(key):
+            overrides[key] = value
+        elif separator and not Path(word).exists():
+            raise unknown_word(word, _KEYS, _USAGE)
+        else:
+            names.append(word)
+    if not values.get("out"):
+        raise ConfigError("out has no value", _USAGE)
+    evaluate = _truth(values.get("evaluate", "true"))
+    if overrides and not evaluate:
+        key = next(iter(overrides))
+        raise ConfigError(f"{key}={overrides[key]} has no effect with evaluate=false", "remove one of the two")
+    best = _best(values, names)
+    weights = None if "weights" not in values else _numbers(values["weights"])
+    return MergeRequest(Path(values["out"]), tuple(names), weights, best, values.get("run"), evaluate, overrides)
+
+
+def _best(values: dict[str, str], names: Sequence[str]) -> int | None:
+    if "best" not in values:
+        if "run" in values:
+            raise ConfigError(f"run={values['run']} has no effect without best=", _USAGE)
+        return None
+    if "run" not in values:
+        raise ConfigError("best= picks the checkpoints of a run, and run= has no value", _USAGE)
+    if names or "weights" in values:
+        given = names[0] if names else f"weights={values['weights']}"
+        raise ConfigError(f"{given} and best={values['best']} both say what is averaged", "give one of the two")
+    if not values["best"].isdecimal() or int(values["best"]) < 1:
+        raise ConfigError(f"best={values['best']} is not a number of checkpoints", "write e.g. best=3")
+    return int(values["best"])
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigError(f"evaluate={text} is neither true nor false", _USAGE)
+    return text == "true"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"weights={text} is not a list of numbers", "write e.g. weights=0.5,0.25,0.25") from None

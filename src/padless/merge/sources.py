@@ -1,0 +1,163 @@
+"""The checkpoints that are merged: where they are, what they say of themselves, and whether they fit each other."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from padless.checkpoint import Checkpoint, CheckpointRow, list_checkpoints, open_checkpoint
+from padless.config.schema import Config, PhaseConfig
+from padless.data.durable import sha256_of_file
+from padless.errors import CheckpointError, ConfigError, ModelError
+
+RUNS = Path("runs")
+_NOT_OF_THE_WEIGHTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout", "init_std", "init_cutoff_factor")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint of a merge, without its tensors."""
+
+    path: Path
+    sha256: str
+    config: Config
+    phase_name: str
+    clock_tokens: int
+    step: int
+    train_seconds: float
+    tokenizer_sha256: str
+    tokenizer_folder: str
+    data: dict[str, str]  # hash of each stream's blocks
+
+    @property
+    def phase(self) -> PhaseConfig:
+        """The phase the weights were saved in."""
+        return self.config.phases[self.phase_name]
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the checkpoint that an argument names: a file, or the newest whole one of a run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for path in (Path(name), RUNS / name):
+        if path.is_file():
+            return path
+        if path.is_dir():
+            rows = _whole(path)
+            if rows:
+                return rows[-1].path
+    raise CheckpointError(
+        f"{name} is neither a checkpoint file nor the folder of a run with a whole checkpoint",
+        "give .pt files from a run's checkpoints/ folder, run folders, or names of runs under runs/",
+    )
+
+
+def find_best(run: str, count: int) -> list[Path]:
+    """Return the ``count`` checkpoints of a run's last phase with the lowest recorded validation loss, and its last.
+
+    Of two that recorded the same loss, the later one is better.
+
+    Args:
+        run: folder of the run, or its name under ``runs/``.
+        count: how many besides the last.
+
+    Raises:
+        CheckpointError: there are not as many.
+    """
+    folder = next((path for path in (Path(run), RUNS / run) if path.is_dir()), Path(run))
+    rows = _whole(folder)
+    last = [row for row in rows if row.phase == rows[-1].phase]
+    known = [(row.eval_loss, -row.clock_tokens, row.path) for row in last[:-1] if row.eval_loss is not None]
+    if len(known) < count:
+        where = f"phase {rows[-1].phase!r}, its last" if rows else "any phase"
+        raise CheckpointError(
+            f"best={count}: {folder} has {len(known)} whole checkpoint(s) with a validation loss in {where}, "
+            "besides the newest",
+            "keep more of them (run.keep_newest_checkpoints=null, save_every_tokens), or ask for fewer",
+        )
+    return [*(path for _, _, path in sorted(known)[:count]), last[-1].path]
+
+
+def _whole(folder: Path) -> list[CheckpointRow]:
+    return [row for row in list_checkpoints(folder, read_files=False) if row.can_be_taken]
+
+
+def read_source(path: Path) -> tuple[Source, Checkpoint]:
+    """Return what a checkpoint says of itself, and the checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not make sense.
+    """
+    saved, config = open_checkpoint(path)
+    meta = saved.meta
+    source = Source(
+        path=path,
+        sha256=sha256_of_file(path),
+        config=config,
+        phase_name=meta["phase"],
+        clock_tokens=saved.clock_tokens,
+        step=saved.step,
+        train_seconds=float(meta["train_seconds"]),
+        tokenizer_sha256=meta["tokenizer_sha256"],
+        tokenizer_folder=str(_tokenizer_folder(path, meta["tokenizer_folder"])),
+        data=dict(meta["data"]),
+    )
+    return source, saved
+
+
+def _tokenizer_folder(path: Path, recorded: str) -> Path:
+    """Return the tokenizer's folder in the checkpoint's own run, which may have moved, or where it was at saving."""
+    run_folder = next(iter(path.resolve().parents[2:3]), None)
+    if run_folder is not None and (run_folder / "tokenizer" / "tokenizer.json").is_file():
+        return run_folder / "tokenizer"
+    return Path(recorded)
+
+
+def refuse_too_few(paths: Sequence[Path]) -> None:
+    """Refuse what is no merge.
+
+    Raises:
+        ConfigError: fewer than two checkpoints, or one of them twice.
+    """
+    if len(paths) < 2:
+        raise ConfigError(
+            f"{len(paths)} checkpoint(s) given ({', '.join(map(str, paths)) or 'none'}), a merge needs two or more",
+            "give several, or best=3 run=<folder>; padless export takes a single one",
+        )
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if path.resolve() in seen:
+            raise ConfigError(
+                f"{path} and {seen[path.resolve()]} are the same checkpoint",
+                "name each once, and give it more weight with weights=...",
+            )
+        seen[path.resolve()] = path
+
+
+def refuse_misfit(first: Source, other: Source) -> None:
+    """Refuse weights that mean something else than the first checkpoint's.
+
+    Raises:
+        ModelError: names the setting that differs, with both values.
+    """
+    here, there = _meaning(first), _meaning(other)
+    name = next((name for name in here if here[name] != there[name]), None)
+    if name is not None:
+        raise ModelError(
+            f"{name} differs: {here[name]} in {first.path}, {there[name]} in {other.path}",
+            "merge checkpoints of one model, tokenizer and length: of one run, or of branches of one run",
+        )
+
+
+def _meaning(source: Source) -> dict[str, object]:
+    """Return the settings that give weights their meaning. Dropout and how they began do not."""
+    model = dataclasses.asdict(source.config.model)
+    return {
+        **{f"model.{name}": value for name, value in model.items() if name not in _NOT_OF_THE_WEIGHTS},
+        "rope.global_theta": source.phase.rope.global_theta,
+        "rope.local_theta": source.phase.rope.local_theta,
+        "max_seq_len": source.phase.max_seq_len,
+        "tokenizer": source.tokenizer_sha256[:12],
+    }
