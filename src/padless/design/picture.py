@@ -88,16 +88,18 @@ def _draw_search(figure: Figure, axis: Axes, found: Found) -> None:
 
 def _draw_timed(axis: Axes, measured: Measured, published: set[object]) -> None:
     rows = [each for each in measured.timings if each.predicted_s is not None]
-    for each in rows:
+    rows.sort(key=lambda each: geometric_mean(each.measured_s))
+    for number, each in enumerate(rows):
         x, y = geometric_mean(each.predicted_s or ()), geometric_mean(each.measured_s)
-        colour = _PUBLISHED if each.model in published else _TIMED
-        axis.plot(x, y, "*" if each.model in published else "o", color=colour, ms=12 if each.model in published else 6)
-        axis.annotate(shape_name(each.model), (x, y), xytext=(7, -3), textcoords="offset points", fontsize=8, va="top")
+        mark, size, colour = ("*", 12, _PUBLISHED) if each.model in published else ("o", 6, _TIMED)
+        axis.plot(x, y, mark, color=colour, ms=size)
+        offset, side = ((7, -3), "left") if number % 2 else ((-7, 3), "right")  # neighbours get different sides
+        axis.annotate(shape_name(each.model), (x, y), offset, textcoords="offset points", fontsize=8, ha=side)
     if rows:
         values = [geometric_mean(each.predicted_s or ()) for each in rows] + [
             geometric_mean(each.measured_s) for each in rows
         ]
-        ends = (min(values) * 0.9, max(values) * 1.15)
+        ends = (min(values) * 0.7, max(values) * 1.15)
         axis.plot(ends, ends, color="#888888", lw=1, ls="--", label="as predicted")
         axis.set(xlim=ends, ylim=ends)
         axis.legend(loc="upper left", fontsize=8)
