@@ -6,7 +6,7 @@ their segments are not published: :func:`padless.plan.lengths.assume_segments` s
 takes up what is wrong with that assumption.
 
 Ettin's hours [JHU-CLSP/ettin-encoder-vs-decoder, pretraining/README.md] took no part in the fit and are the check:
-other software, documents not packed, 4 H100, 1.7T tokens at 1024 and 300B at 7999.
+other software, documents not packed, 4 H100, 1.7T tokens at 1024, 300B (1B: 100B) at 7999.
 """
 
 import functools
@@ -42,8 +42,15 @@ MODERNBERT = tuple(
     )
 )
 ETTIN = tuple(
-    Published(model, "all", ((1024, 1.7e12), (7999, 300e9)), 4 * hours)
-    for model, hours in (("17m", 141), ("32m", 212), ("68m", 300), ("base", 470), ("400m", 950), ("1b", 2170))
+    Published(model, "all", ((1024, 1.7e12), (7999, long_tokens)), 4 * hours)
+    for model, long_tokens, hours in (
+        ("17m", 300e9, 141),
+        ("32m", 300e9, 212),
+        ("68m", 300e9, 300),
+        ("base", 300e9, 470),
+        ("400m", 300e9, 950),
+        ("1b", 100e9, 2170),  # its later phases had a third of the tokens
+    )
 )
 
 

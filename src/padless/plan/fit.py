@@ -24,7 +24,7 @@ from padless.plan.efficiency import FREE_CONSTANTS, LARGEST_ERROR
 from padless.plan.estimate import RunEstimate, estimate, other_gpu_hours
 from padless.plan.hardware import Machine, parse_machine
 from padless.plan.memory import largest_microbatch
-from padless.plan.report import number_text
+from padless.plan.report import SMALL_MODELS, number_text
 from padless.plan.request import divisors_that_fit
 from padless.units import approximate_tokens, format_tokens
 
@@ -173,10 +173,11 @@ def answer(budget: Budget, lengths: str | None = None) -> Answer:
 def model_names(recipe: Config) -> list[str]:
     """Return the presets with the recipe's vocabulary, one name a shape."""
     by_shape: dict[Any, str] = {}
-    for name in sorted(path.stem for path in (YAML_FOLDER / "model").glob("*.yaml")):
+    names = sorted(path.stem for path in (YAML_FOLDER / "model").glob("*.yaml"))
+    for name in sorted(names, key=lambda each: each[:1].isdigit()):  # base rather than 150m
         model = compose([f"recipe={RECIPE}", f"model={name}"]).model
-        if model.vocab_size == recipe.model.vocab_size and (model not in by_shape or name == ENOUGH):
-            by_shape[model] = name
+        if model.vocab_size == recipe.model.vocab_size:
+            by_shape.setdefault(model, name)
     return list(by_shape.values())
 
 
@@ -206,13 +207,16 @@ def print_answer(found: Answer, price: float, console: Console) -> None:
     """Print a line a size, and the suggestion."""
     budget = found.budget
     cost = budget.gpu_hours * price
-    title = (
+    console.print(
         f"{budget.machine.name} for {number_text(budget.hours)} hours: {number_text(budget.gpu_hours)} GPU-hours, "
-        f"{cost:,.0f} USD at {price:g} a GPU-hour (price= sets another)"
+        f"{cost:,.0f} USD at {price:g} a GPU-hour (price= sets another)",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for heading in ("model", "parameters", "tokens", "of the published", "tokens a parameter", ""):
-        table.add_column(heading, overflow="fold", justify="right" if heading and heading != "model" else "left")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "parameters", "tokens", "of published", "a parameter", "to large's"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("model", "to large's") else "right")
     for size in found.sizes:
         table.add_row(*_cells(size, found))
     console.print(table)
@@ -223,9 +227,9 @@ def print_answer(found: Answer, price: float, console: Console) -> None:
 def _cells(size: Size, found: Answer) -> tuple[str, ...]:
     name, parameters = size.model, approximate_tokens(size.parameters)
     if size.tokens is None or size.tokens_a_parameter is None:
-        return name, parameters, "none", "", "", "one block does not fit the memory, or the batch cannot be cut"
+        return name, parameters, "none", "", "", "does not fit"
     ratio = size.tokens_a_parameter / found.enough
-    word = "suggested" if name == found.suggested else ("more than large had" if ratio >= 1 else "less than large had")
+    word = f"{number_text(ratio)} times{', suggested' if name == found.suggested else ''}"
     share = f"{size.tokens / found.published_tokens:.1%}"
     return name, parameters, approximate_tokens(size.tokens), share, number_text(size.tokens_a_parameter), word
 
@@ -235,7 +239,7 @@ def _closing(found: Answer) -> list[str]:
         f"published: {approximate_tokens(found.published_tokens)} tokens for every size, so "
         f"{number_text(found.enough)} a parameter for ModernBERT-large; hours include evaluation and the rest",
         f"speed: a model with {FREE_CONSTANTS} fitted constants, within {LARGEST_ERROR:.0%} of the published hours on "
-        "8 H100; below about 100M parameters the published runs took up to 2.5 times as long",
+        f"8 H100{SMALL_MODELS}",
     ]
     if found.suggested is None:
         lines.append("no size has as many tokens a parameter as ModernBERT-large; the smallest comes nearest:")

@@ -92,6 +92,6 @@ def machine_of_group(group: str, hardware: HardwareConfig) -> Machine | None:
         machine = parse_machine(group)
         return machine_of(machine.device, hardware.world_size or machine.count)
     if hardware.device == "gpu":
-        remark = f"hardware={group} names no GPU: an RTX 4090 is assumed; name yours with gpus=1xa10"
+        remark = "the hardware named no GPU: an RTX 4090 is assumed; name yours with e.g. gpus=1xa10"
         return machine_of(GPUS["rtx4090"], hardware.world_size or 1, remark)
     return None

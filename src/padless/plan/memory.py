@@ -120,8 +120,8 @@ def largest_microbatch(config: Config, machine: Machine) -> int | None:
         name = f"{machine.count}x{nearest.name}"
         remedy = f"gpus={name} ({nearest.memory_gb:.0f} GB) is the smallest that has it; or {remedy}"
     raise ConfigError(
-        f"one block of {config.data.block_tokens} tokens needs {one.total / 1e9:.1f} GB, a {machine.device.name} has "
-        f"{usable / 1e9:.1f} GB for it",
+        f"one block of {config.data.block_tokens} tokens needs {one.total / 1e9:.1f} GB, one {machine.device.name} "
+        f"has {usable / 1e9:.1f} GB for it",
         remedy,
     )
 

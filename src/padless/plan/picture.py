@@ -1,4 +1,4 @@
-"""The picture of a whole schedule: learning rate, batch, mask rate, segment cap and RoPE theta over tokens."""
+"""The picture of a whole schedule over tokens: learning rate, batch, mask rate, cap on segments, RoPE thetas."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +24,11 @@ def draw_schedule(config: Config, path: Path) -> None:
 
     phases = all_phases(config)
     scale, unit = next(pair for pair in _SCALES if max(plan.actual_end_tokens for plan, _ in phases) >= pair[0])
-    figure, axes = plt.subplots(4, 1, figsize=(10, 10), sharex=True)
+    figure, axes = plt.subplots(5, 1, figsize=(10, 10), sharex=True)
     panels: tuple[tuple[str, Callable[[StepSettings, PhasePlan], float]], ...] = (
         ("learning rate", lambda step, _: step.lr),
         ("batch, tokens", lambda step, plan: step.batch_blocks * plan.block_tokens),
-        ("share of tokens masked", lambda step, _: step.mask_rate),
+        ("mask rate", lambda step, _: step.mask_rate),
     )
     colours = _colours(phases)
     for axis, (label, value) in zip(axes, panels, strict=False):
@@ -40,11 +40,12 @@ def draw_schedule(config: Config, path: Path) -> None:
                 color=colour,
             )
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.12 * max(float(each) for line in axis.get_lines() for each in line.get_ydata()))
     axes[0].ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     axes[1].yaxis.set_major_formatter(lambda value, _: _tokens(value))
-    _lengths_and_thetas(axes[3], phases, scale, colours)
-    axes[3].set_xlabel(f"tokens of the run{f', {unit}' if unit else ''}")
+    _lengths(axes[3], phases, scale, colours)
+    _thetas(axes[4], phases, scale)
+    axes[4].set_xlabel(f"tokens of the run{f', {unit}' if unit else ''}")
     _borders(axes, phases, scale)
     figure.suptitle(f"{config.run.name}: the schedule")
     figure.align_ylabels(axes)
@@ -68,45 +69,54 @@ def _colours(phases: list[tuple[PhasePlan, bool]]) -> list[str]:
     return [_BRANCHES[branches.index(plan.name) % len(_BRANCHES)] if is_branch else _MAIN for plan, is_branch in phases]
 
 
-def _lengths_and_thetas(axis: Any, phases: list[tuple[PhasePlan, bool]], scale: float, colours: list[str]) -> None:
-    """Draw the cap of segments and, against an axis of its own, both thetas. Branches share what the others drew."""
-    thetas = axis.twinx()
-    for number, ((plan, is_branch), colour) in enumerate(zip(phases, colours, strict=True)):
-        ends = [plan.start_tokens / scale, plan.actual_end_tokens / scale]
-        labels = ("max_seq_len", "theta, global", "theta, local") if number == 0 else (None, None, None)
-        axis.plot(ends, [plan.phase.max_seq_len] * 2, color=colour, linewidth=3, label=labels[0])
-        if is_branch:
-            continue
-        thetas.plot(ends, [plan.phase.rope.global_theta] * 2, color=_SECOND, linewidth=2, label=labels[1])
-        thetas.plot(ends, [plan.phase.rope.local_theta] * 2, color=_SECOND, linestyle=":", linewidth=2, label=labels[2])
-    axis.set_yscale("log", base=2)
-    thetas.set_yscale("log")
+def _lengths(axis: Any, phases: list[tuple[PhasePlan, bool]], scale: float, colours: list[str]) -> None:
+    for (plan, _), colour in zip(phases, colours, strict=True):
+        axis.plot(_ends(plan, scale), [plan.phase.max_seq_len] * 2, color=colour, linewidth=2)
     caps = sorted({plan.phase.max_seq_len for plan, _ in phases})
+    axis.set_yscale("log", base=2)
     axis.set_yticks(caps, [str(cap) for cap in caps])
     axis.minorticks_off()
-    axis.set_ylim(caps[0] / 2, caps[-1] * 8)
-    rope = [theta for plan, _ in phases for theta in (plan.phase.rope.global_theta, plan.phase.rope.local_theta)]
-    thetas.set_ylim(min(rope) / 4, max(rope) * 20)
-    axis.set_ylabel("max_seq_len, tokens")
-    thetas.set_ylabel("RoPE theta")
-    handles = [*axis.get_legend_handles_labels()[0], *thetas.get_legend_handles_labels()[0]]
-    axis.legend(handles=handles, loc="upper left", ncols=3, fontsize=8)
+    axis.set_ylim(caps[0] / 2, caps[-1] * 2)
+    axis.set_ylabel("max_seq_len,\ntokens")
+
+
+def _thetas(axis: Any, phases: list[tuple[PhasePlan, bool]], scale: float) -> None:
+    for number, (plan, _) in enumerate(phases):
+        labels = ("global layers", "local layers") if number == 0 else (None, None)
+        rope = plan.phase.rope
+        axis.plot(_ends(plan, scale), [rope.global_theta] * 2, color=_MAIN, linewidth=2, label=labels[0])
+        axis.plot(
+            _ends(plan, scale), [rope.local_theta] * 2, color=_SECOND, linestyle=":", linewidth=3, label=labels[1]
+        )
+    values = [theta for plan, _ in phases for theta in (plan.phase.rope.global_theta, plan.phase.rope.local_theta)]
+    axis.set_yscale("log")
+    axis.set_ylim(min(values) / 4, max(values) * 4)
+    axis.set_ylabel("RoPE theta")
+    axis.legend(loc="upper left", fontsize=8)
+
+
+def _ends(plan: PhasePlan, scale: float) -> list[float]:
+    return [plan.start_tokens / scale, plan.actual_end_tokens / scale]
 
 
 def _borders(axes: Any, phases: list[tuple[PhasePlan, bool]], scale: float) -> None:
     """Draw where phases begin, and write their names above the first panel, one step higher where they are narrow."""
     whole = max(plan.actual_end_tokens for plan, _ in phases)
     height, previous = 0, -1.0
-    shown = [plan for plan, is_branch in phases if not is_branch]
-    for plan in shown:
+    branches = [plan.name for plan, is_branch in phases if is_branch]
+    shown = [(plan, plan.name) for plan, is_branch in phases if not is_branch]
+    if branches:
+        first = next(plan for plan, is_branch in phases if is_branch)
+        shown.append((first, f"{len(branches)} branches" if len(branches) > 1 else branches[0]))
+    for plan, name in shown:
         for axis in axes:
             axis.axvline(plan.start_tokens / scale, color=_BORDER, linewidth=0.8, linestyle="--")
         middle = (plan.start_tokens + plan.actual_end_tokens) / 2 / whole
-        height = height + 1 if middle - previous < 0.011 * len(plan.name) + 0.02 else 0
+        height = height + 1 if middle - previous < 0.011 * len(name) + 0.02 else 0
         previous = middle
         place = (plan.start_tokens + plan.actual_end_tokens) / 2 / scale
         axes[0].annotate(
-            plan.name,
+            name,
             (place, 1.0),
             xytext=(0, 4 + 12 * height),
             xycoords=("data", "axes fraction"),

@@ -193,7 +193,7 @@ def _on_machine(config: Config, machine: Machine, request: Request) -> Config:
         precision = "fp32" if precision == "auto" else precision
     elif precision == "fp32" and any(each.startswith("hardware.precision=") for each in request.overrides):
         raise ConfigError(
-            f"hardware.precision=fp32: the table has no fp32 rate of a {machine.device.name}",
+            f"hardware.precision=fp32: the table has no fp32 rate of {machine.device.name}",
             "leave it out, or use padless plan --measure on that machine",
         )
     elif precision in ("fp32", "auto"):
@@ -216,7 +216,7 @@ def _require_room(config: Config, machine: Machine, largest: int | None) -> None
     fitting = divisors_that_fit(config, machine, largest)
     nearest = f"hardware.microbatch_blocks={fitting[-1]} fits" if fitting else f"{largest} fit"
     raise ConfigError(
-        f"hardware.microbatch_blocks={blocks} needs {need.total / 1e9:.1f} GB, a {machine.device.name} has "
+        f"hardware.microbatch_blocks={blocks} needs {need.total / 1e9:.1f} GB, one {machine.device.name} has "
         f"{(machine.usable_bytes or 0) / 1e9:.1f} GB for it",
         f"{nearest}, or take a GPU with more memory",
     )
