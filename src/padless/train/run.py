@@ -1,5 +1,6 @@
 """The story of a run, in order: check, take the folder, prepare, plan, find the beginning, fit each phase, export.
 
+Then the same, from the beginning on, for each branch (:mod:`padless.train.branches`).
 Every step either finishes or stops with a plain error; running the same command again goes on from the newest whole
 checkpoint.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from padless.checkpoint import expected_bytes, load_checkpoint, refuse_too_little_space
+from padless.config.branches import naming_branch, with_branches
 from padless.config.check import check
 from padless.config.load import config_hash, to_plain
 from padless.config.schema import Config
@@ -22,6 +24,7 @@ from padless.plan.table import print_plan
 from padless.schedule.phases import phase_at, plan_phases
 from padless.train.bad_step import Rewind
 from padless.train.beginning import Beginning, find_beginning, refuse_endless_rewinds
+from padless.train.branches import Reached, Ready, compare_branches, find_one_branch, train_branches
 from padless.train.callbacks.profile import ProfileSteps
 from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.finish import finish_run, make_validation
@@ -42,7 +45,7 @@ from padless.units import approximate_tokens
 
 
 def run(config: Config) -> Path:
-    """Train all phases of ``config`` that are not done yet, export, and return the run's folder.
+    """Train all phases and branches of ``config`` that are not done yet, export, and return the run's folder.
 
     Raises:
         PadlessError: anything the user can mend, with cause and remedy.
@@ -55,23 +58,45 @@ def run(config: Config) -> Path:
     warnings = check(config, world.size)
     for line in [*warnings, *([rewarmup_line] if rewarmup_line else [])]:
         _say(console, f"note: {line}")
+    if config.run.branch is not None:
+        return _run_one_branch(config, world, console, began_s)
     folder = RunFolder(Path(config.run.folder) / config.run.name, world.is_leader)
     with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
-        _run(config, world, console, folder, supervisor, began_s)
+        ready = _prepare(config, world, console)
+        end = _train(config, ready, folder, supervisor, began_s)
+        train_branches(config, ready, folder.path, end, supervisor, _train)
     return folder.path
 
 
-def _run(
-    config: Config, world: World, console: Console, folder: RunFolder, supervisor: Supervisor, began_s: float
-) -> None:
-    compute, hardware_lines = choose_compute(config, world)
-    data = open_data(config, world, lambda line: _say(console, line))
-    plans = plan_phases(config)
+def _run_one_branch(config: Config, world: World, console: Console, began_s: float) -> Path:
+    """Train ``run.branch`` alone: its trunk's phases are done, and another process may be training another branch."""
+    branch = find_one_branch(config, world)
+    folder = RunFolder(branch.path, world.is_leader)
+    with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
+        ready = _prepare(config, world, console)
+        with naming_branch(branch.name):
+            _train(branch.config, ready, folder, supervisor, began_s)
+        compare_branches(config, ready)
+    return folder.path
+
+
+def _prepare(config: Config, world: World, console: Console) -> Ready:
+    """Choose how to compute, open the data, and say what will be done."""
+    every_phase = with_branches(config)
+    compute, hardware_lines = choose_compute(every_phase, world)
+    data = open_data(every_phase, world, lambda line: _say(console, line))
     if world.is_leader:
         print_plan(config, console)
     for line in hardware_lines:
         _say(console, line)
-    beginning = find_beginning(config, plans, folder, data, world, lambda line: _say(console, line))
+    return Ready(world, compute, data, console, lambda line: _say(console, line))
+
+
+def _train(config: Config, ready: Ready, folder: RunFolder, supervisor: Supervisor, began_s: float) -> Reached:
+    """Train one run, a trunk or a branch: find its beginning, fit its phases, export."""
+    world, data, say = ready.world, ready.data, ready.say
+    plans = plan_phases(config)
+    beginning = find_beginning(config, plans, folder, data, world, say)
     start = beginning.state
     own = Path(start.origin) if beginning.event == "resume" else None
     supervisor.stand_at(phase_at(plans, start.clock_tokens).name, start.clock_tokens, start.step, own)
@@ -81,9 +106,9 @@ def _run(
         end_tokens=min(plans[-1].end_tokens, config.run.stop_after_tokens or plans[-1].end_tokens),
         folder=folder.path,
         world=world,
-        compute=compute,
+        compute=ready.compute,
         data=data,
-        validation=make_validation(config, data, world, compute),
+        validation=make_validation(config, data, world, ready.compute),
         metrics=folder.metrics,
         loggers=build_loggers(config, folder.path, world.is_leader),
         wish_to_stop=supervisor.wish_to_stop,
@@ -96,9 +121,9 @@ def _run(
         },
         config_hash=config_hash(config),
         growth=None,
-        profiler=_profiler(config, folder, world, lambda line: _say(console, line)),
-        console=console,
-        say=lambda line: _say(console, line),
+        profiler=_profiler(config, folder, world, say),
+        console=ready.console,
+        say=say,
     )
     if start.model is None and config.init.source is not None:
         context = dataclasses.replace(context, growth=open_growth(config, plans[0], data.tokenizer_sha256))
@@ -107,6 +132,7 @@ def _run(
     folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)
     start = _fit_phases(context, folder, supervisor, beginning, began_s)
     finish_run(context, start)
+    return Reached(start.clock_tokens, Path(start.origin))
 
 
 def _profiler(config: Config, folder: RunFolder, world: World, say: Callable[[str], None]) -> ProfileSteps | None:
