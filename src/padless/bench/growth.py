@@ -31,7 +31,7 @@ DEFAULTS = {
     "variants": "all",
     "source_steps": "900",
     "steps": "300",
-    "random_steps": "600",
+    "random_steps": "1000",
     "seeds": "0,1,2",
     "folder": "runs/bench/growth",
 }
@@ -124,11 +124,10 @@ def bench(arguments: list[str], as_json: bool) -> None:
     curves = run_growth(plan, say)
     facts = {"source": plan.source.name, "source tokens": plan.source_steps * STEP_TOKENS, "peak LR": PEAK_LR}
     facts |= {"tokens a step": STEP_TOKENS, "steps": plan.steps, "steps of the random start": plan.random_steps}
-    publish(as_result(curves, plan.steps * STEP_TOKENS, facts), plan.folder, as_json)
     from padless.bench.growth_picture import draw_curves
 
-    draw_curves(curves, plan.folder / "growth-curves.png")
-    say(f"{plan.folder / 'growth-curves.png'}")
+    result = as_result(curves, plan.steps * STEP_TOKENS, facts)
+    publish(result, plan.folder, as_json, lambda path: draw_curves(curves, path))
 
 
 def parse(arguments: list[str]) -> Plan:

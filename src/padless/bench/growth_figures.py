@@ -111,22 +111,17 @@ def as_result(curves: Sequence[Curve], end_tokens: int, facts: dict[str, Any]) -
             runs = [curve for curve in here if curve.variant == variant]
             result.figures += _losses(target, variant, runs, end_tokens)
             if variant != RANDOM:
-                result.figures += _against_random(result, target, variant, runs, random, end_tokens)
-        spent = [each.cpu_seconds / each.tokens for each in random.values()]
-        worth = source.cpu_seconds / (sum(spent) / len(spent))
-        result.notes.append(
-            f"{target}: training the source took as many CPU seconds as {worth:,.0f} tokens of this model "
-            f"({source.tokens:,} tokens of its own)."
-        )
+                result.figures += _against_random(target, variant, runs, random, end_tokens)
+                result.notes += _never_reached(target, variant, runs, random, end_tokens)
+        result.notes.append(_worth(source, target, list(random.values())))
     result.figures.sort(key=lambda figure: figure.unit)
     return result
 
 
 def _losses(target: str, variant: str, runs: Sequence[Curve], end_tokens: int) -> list[Figure]:
+    at_end = tuple(loss_at(run, end_tokens) for run in runs)
     figures = [
-        Figure(
-            target, variant, f"nats, validation at {end_tokens:,} tokens", tuple(loss_at(r, end_tokens) for r in runs)
-        ),
+        Figure(target, variant, f"nats, validation at {end_tokens:,} tokens", at_end),
         Figure(target, variant, "nats, validation at 0 tokens", tuple(run.evaluations[0][1] for run in runs)),
     ]
     for kind in runs[0].twins:
@@ -136,20 +131,40 @@ def _losses(target: str, variant: str, runs: Sequence[Curve], end_tokens: int) -
 
 
 def _against_random(
-    result: BenchResult, target: str, variant: str, runs: Sequence[Curve], random: dict[int, Curve], end_tokens: int
+    target: str, variant: str, runs: Sequence[Curve], random: dict[int, Curve], end_tokens: int
 ) -> list[Figure]:
-    saved, missed = [], 0
-    for run in runs:
-        needed = tokens_to_reach(random[run.seed], loss_at(run, end_tokens))
-        missed += needed is None
-        saved.append((random[run.seed].tokens if needed is None else needed) - end_tokens)
-    if missed:
-        result.notes.append(
-            f"{target} {variant}: {missed} of {len(runs)} random starts never got to its loss; their whole length counts."
-        )
     gains = tuple(loss_at(random[run.seed], end_tokens) - loss_at(run, end_tokens) for run in runs)
-
+    begun = tuple(_needed(random[run.seed], loss_at(run, 0)) for run in runs)
+    saved = tuple(_needed(random[run.seed], loss_at(run, end_tokens)) - end_tokens for run in runs)
     return [
         Figure(target, variant, f"nats below the random start at {end_tokens:,} tokens", gains),
-        Figure(target, variant, f"tokens saved at the loss it has at {end_tokens:,} tokens", tuple(map(float, saved))),
+        Figure(target, variant, "tokens a random start needs to the loss it begins with", begun),
+        Figure(target, variant, f"tokens saved at the loss it has at {end_tokens:,} tokens", saved),
     ]
+
+
+def _needed(random: Curve, loss: float) -> float:
+    """Return the clock at which a random start has a loss; all of its length where it never gets there."""
+    needed = tokens_to_reach(random, loss)
+    return float(random.tokens) if needed is None else needed
+
+
+def _never_reached(
+    target: str, variant: str, runs: Sequence[Curve], random: dict[int, Curve], end_tokens: int
+) -> list[str]:
+    missed = sum(tokens_to_reach(random[run.seed], loss_at(run, end_tokens)) is None for run in runs)
+    if missed == 0:
+        return []
+    length = next(iter(random.values())).tokens
+    return [
+        f"{target} {variant}: {missed} of {len(runs)} random starts never got to its loss within {length:,} tokens, so "
+        "more is saved than the table says."
+    ]
+
+
+def _worth(source: Curve, target: str, random: Sequence[Curve]) -> str:
+    seconds_a_token = sum(each.cpu_seconds / each.tokens for each in random) / len(random)
+    return (
+        f"{target}: training the source took as many CPU seconds as {source.cpu_seconds / seconds_a_token:,.0f} tokens "
+        f"of this model ({source.tokens:,} tokens of its own)."
+    )

@@ -7,7 +7,7 @@ else the machine does touches both sides.
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,13 +123,14 @@ def _asked(ratio: Ratio) -> str:
     return f"{sign} {ratio.target:g} | {'yes' if ratio.holds else '**no**'}"
 
 
-def publish(result: BenchResult, folder: Path, as_json: bool) -> None:
+def publish(result: BenchResult, folder: Path, as_json: bool, picture: Callable[[Path], None] | None = None) -> None:
     """Write ``<bench>.md``, ``<bench>.json`` and ``<bench>.png`` into ``folder`` and print the table.
 
     Args:
         result: what was measured.
         folder: made if missing.
         as_json: print the JSON object on standard output, and the table on standard error.
+        picture: draws another picture than bars.
     """
     from padless.bench.picture import draw
 
@@ -137,7 +138,8 @@ def publish(result: BenchResult, folder: Path, as_json: bool) -> None:
     plain, text = result.as_plain(), as_markdown(result)
     write_durably(folder / f"{result.bench}.json", (json.dumps(plain, indent=1) + "\n").encode())
     write_durably(folder / f"{result.bench}.md", text.encode())
-    draw(result, folder / f"{result.bench}.png")
+    png = folder / f"{result.bench}.png"
+    draw(result, png) if picture is None else picture(png)
     console = Console(stderr=as_json)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"{folder / result.bench}.md, .json, .png", markup=False, highlight=False, soft_wrap=True)
