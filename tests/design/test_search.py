@@ -2,7 +2,7 @@
 
 import pytest
 
-from padless.design.report import near_front
+from padless.design.report import near_front, standing_lines
 from padless.design.search import geometric_mean, pareto_front, search, workloads_of
 from padless.design.shapes import Grid, shape_name
 from padless.errors import ConfigError
@@ -79,3 +79,22 @@ def test_a_budget_that_fits_no_gpu_names_the_gpu_and_what_it_has():
     with pytest.raises(ConfigError, match=r"no shape of .* parameters fits t4: \S+ needs 2\d\.\d of its 16 GB") as e:
         search(grid, 10_000_000_000, 0.05, BASKET, WORKLOADS)
     assert "leave t4 out of basket=" in e.value.remedy
+
+
+def test_shapes_that_a_gpu_cannot_hold_are_left_out_by_name():
+    workloads = workloads_of(8192, 512, 2_097_152)
+    found = search(Grid(4, 40, 1.0, 4.0, False, None, 50_368), 149_000_000, 0.02, [GPUS["t4"]], workloads)
+    assert found.candidates
+    assert found.too_large
+    assert max(each.most_bytes for each in found.candidates) <= 16e9
+    kept = {shape_name(each.model) for each in found.candidates}
+    left_out = set(map(shape_name, found.too_large))
+    assert not kept & left_out
+    assert any("left out, too large" in line and min(left_out) in line for line in standing_lines(found))
+
+
+def test_memory_is_that_of_each_input():
+    first = find(149_000_000).candidates[0]
+    assert list(first.memory_bytes) == [each.name for each in WORKLOADS]
+    assert first.memory_bytes["1 x 512"] < first.memory_bytes["1 x 8192"] < first.memory_bytes["8 x 8192"]
+    assert first.most_bytes == first.memory_bytes["128 x 512"] == first.memory_bytes["8 x 8192"]

@@ -36,7 +36,7 @@ def front_table(found: Found, basket: Sequence[Gpu], workloads: Sequence[Workloa
             approximate_tokens(each.parameters),
             f"{each.mean_s / fastest_s:.2f}",
             *(f"{each.mean_of(length) / least[length]:.2f}" for length in lengths),
-            f"{each.memory_bytes / 1e9:.2f}",
+            f"{each.most_bytes / 1e9:.2f}",
             f"{mean_sm_use(each, basket):.0%}",
             ", ".join(filter(None, marks)),
             style="bold" if each.published else None,
@@ -68,6 +68,8 @@ def standing_lines(found: Found) -> list[str]:
             f"  of its own width too: {_behind(each.behind_width, each.width, each)}",
             f"  of any depth: {_behind(each.behind_fastest, each.fastest, each)}",
         ]
+    if found.too_large:
+        lines.append(f"left out, too large for a GPU of the basket: {', '.join(map(shape_name, found.too_large))}")
     near, total = near_front(found), len(found.candidates)
     lines.append(f"within {NEAR:.0%} of the front at their depth: {near} of the {total} shapes ({near / total:.0%})")
     return lines
@@ -117,6 +119,7 @@ def as_plain(found: Found, basket: Sequence[Gpu], measured: Measured | None) -> 
     return {
         "parameters": found.parameters,
         "candidates": len(found.candidates),
+        "too_large": [shape_name(model) for model in found.too_large],
         "within_5_percent_of_front": near_front(found),
         "front": [_plain_candidate(each, basket) for each in found.front],
         "published": [_plain_standing(each, basket) for each in found.standings],

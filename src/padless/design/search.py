@@ -3,7 +3,8 @@
 At equal parameters more layers of less width make the better model (Tay et al. 2022; Liu et al. 2024, MobileLLM) and
 the slower one; the ModernBERT authors wanted theirs as deep and narrow as possible without a significant slowdown. So a
 shape is on the front if no shape that is at least as deep is faster. Its time is the geometric mean, over GPUs and
-workloads, of predicted seconds: all count alike, a fast GPU no less than a slow one.
+workloads, of predicted seconds: all count alike, a fast GPU no less than a slow one. (The authors put more weight on
+inference GPUs and gave no figure; a basket without A100 and H100 is theirs at the extreme.)
 """
 
 import math
@@ -42,7 +43,12 @@ class Candidate:
     published: str | None  # name, where it is a published shape
     seconds: dict[tuple[str, str], Prediction]  # by GPU and workload
     mean_s: float  # geometric, over all of them
-    memory_bytes: int  # of the largest workload, in half precision
+    memory_bytes: dict[str, int]  # by workload, in half precision
+
+    @property
+    def most_bytes(self) -> int:
+        """Return the memory of the largest workload."""
+        return max(self.memory_bytes.values())
 
     def mean_of(self, segment_tokens: int) -> float:
         """Return the geometric mean over the workloads of one length, in seconds."""
@@ -72,6 +78,7 @@ class Found:
     candidates: list[Candidate]
     front: list[Candidate]  # by depth, ascending
     standings: list[Standing]
+    too_large: list[ModelConfig]  # left out: a GPU of the basket cannot hold them with the largest workload
 
 
 def workloads_of(context: int, short: int, batch_tokens: int) -> list[Workload]:
@@ -104,13 +111,11 @@ def search(
     }
     models = dict.fromkeys([*shapes_of_budget(grid, parameters, tolerance), *published])
     devices = [device_of(gpu) for gpu in basket]
-    candidates = [
-        _candidate(model, published.get(model), devices, workloads)
-        for model in _those_that_fit(list(models), devices, workloads)
-    ]
+    fitting = _those_that_fit(list(models), devices, workloads)
+    candidates = [_candidate(model, published.get(model), devices, workloads) for model in fitting]
     front = pareto_front(candidates)
     standings = [_standing(each, candidates) for each in candidates if each.published]
-    return Found(parameters, candidates, front, standings)
+    return Found(parameters, candidates, front, standings, [model for model in models if model not in fitting])
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -131,19 +136,23 @@ def _those_that_fit(
     models: list[ModelConfig], devices: Sequence[Device], workloads: Sequence[Workload]
 ) -> list[ModelConfig]:
     smallest = min(devices, key=lambda device: device.memory_bytes)
-    fitting = [model for model in models if _memory(model, workloads) <= smallest.memory_bytes]
+    fitting = [model for model in models if _most(model, workloads) <= smallest.memory_bytes]
     if fitting:
         return fitting
-    least = min(models, key=lambda model: _memory(model, workloads))
+    least = min(models, key=lambda model: _most(model, workloads))
     raise ConfigError(
         f"no shape of {approximate_tokens(count_parameters(least).total)} parameters fits {smallest.name}: "
-        f"{shape_name(least)} needs {_memory(least, workloads) / 1e9:.1f} of its {smallest.memory_bytes / 1e9:.0f} GB",
+        f"{shape_name(least)} needs {_most(least, workloads) / 1e9:.1f} of its {smallest.memory_bytes / 1e9:.0f} GB",
         f"leave {smallest.name} out of basket=, or give fewer parameters= or batch_tokens=",
     )
 
 
-def _memory(model: ModelConfig, workloads: Sequence[Workload]) -> int:
-    return inference_bytes(model, max(each.num_segments * each.segment_tokens for each in workloads), 2)
+def _memory(model: ModelConfig, workloads: Sequence[Workload]) -> dict[str, int]:
+    return {each.name: inference_bytes(model, each.num_segments * each.segment_tokens, 2) for each in workloads}
+
+
+def _most(model: ModelConfig, workloads: Sequence[Workload]) -> int:
+    return max(_memory(model, workloads).values())
 
 
 def _candidate(
