@@ -57,6 +57,7 @@ def test_facts_that_earlier_versions_did_not_write_may_be_absent(tmp_path, weigh
         ("skipped", [["short", 0, 0]], "where a list of blocks left out belongs"),
         ("recent_losses", [1.0, None], "where a list of losses belongs"),
         ("loss_scale", [0.5, 3], "where a loss scale and its good steps belongs"),
+        ("merged_from", [{"path": "a.pt"}], "where a list of merged checkpoints belongs"),
         ("loss_scale", [65536.0], "where a loss scale and its good steps belongs"),
         ("phase", "nope", "is from phase 'nope', its config has short, context, anneal"),
         ("config", {}, "run.* has no value"),

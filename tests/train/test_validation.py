@@ -1,5 +1,6 @@
 """One validation loss, whatever the number of ranks; and the loss of guessing by frequency to compare it with."""
 
+import copy
 import dataclasses
 import threading
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from padless.config.schema import ModelConfig, RopeConfig
-from padless.data.collate import Block, MaskedBlock
+from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
@@ -110,6 +111,26 @@ def test_the_loss_is_the_mean_over_all_masked_tokens_of_blocks_computed_one_by_o
     figures = validation.evaluate(model)
     assert figures["eval_masked_tokens"] == len(logs)
     assert figures["eval_loss"] == pytest.approx(np.mean(logs), rel=1e-5)
+
+
+def test_accuracy_is_the_share_of_masked_tokens_guessed_right(model):
+    splits = [Blocks("a", 5), Blocks("bb", 2)]
+    validation = Validation(splits, RULES, ThreadRanks(0, 1, [None], threading.Barrier(1)), COMPUTE)
+    first = validation.masked_blocks()[0]
+    guesser = copy.deepcopy(model)  # one that often guesses a token that is there
+    with torch.no_grad():
+        guesser.decoder.bias[int(first.block.tokens_T[first.positions_M[0]])] += 10.0
+    right = total = 0
+    for masked in validation.masked_blocks():
+        batch = collate([masked], RULES.block_tokens, RULES.max_seq_len, RULES.pad_id)
+        with torch.no_grad():
+            guesses = guesser.logits(batch).argmax(-1)
+        right += sum(int(guesses[place]) == int(masked.block.tokens_T[place]) for place in masked.positions_M)
+        total += len(masked.positions_M)
+    figures = validation.evaluate(guesser, with_accuracy=True)
+    assert 0 < right < total
+    assert figures.pop("eval_accuracy") == right / total
+    assert figures == validation.evaluate(guesser)
 
 
 def test_evaluation_leaves_dropout_off_and_the_model_in_training_mode(model):
