@@ -1,7 +1,7 @@
 import pytest
 
 from padless.errors import ModelError
-from padless.model.layer_map import describe_layer_map, map_layers
+from padless.model.layer_map import as_setting, check_layer_map, describe_layer_map, map_layers
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,37 @@ def test_fewer_layers_than_the_source_is_an_error():
 def test_a_kind_the_source_lacks_is_an_error():
     with pytest.raises(ModelError, match="source has no local layer, the target has 2"):
         map_layers(3, 4, 1, 3)
+
+
+def check(layer_map, may_cross_kinds=False):
+    check_layer_map(layer_map, map_layers(4, 6, 3, 3), 4, 3, 3, may_cross_kinds)
+
+
+@pytest.mark.parametrize("layer_map", [(0, 1, 2, 3, 2, 2), (3, 2, 1, 0, 1, 2), (0, 1, 1, 0, 1, 1)])
+def test_an_own_map_may_go_back_and_leave_layers_out_within_a_kind(layer_map):
+    check(layer_map)
+
+
+def test_an_own_map_of_another_length_is_refused_with_the_default_one():
+    with pytest.raises(ModelError, match="has 5 entries, the model 6 layers") as caught:
+        check((0, 1, 2, 3, 2))
+    assert "[0,1,1,3,2,2]" in caught.value.remedy
+
+
+@pytest.mark.parametrize("bad", [4, -1])
+def test_a_layer_the_source_lacks_is_refused(bad):
+    with pytest.raises(ModelError, match=rf"layer 4 would start from layer {bad}, the source has 0 to 3\n.*e\.g\. 2;"):
+        check((0, 1, 2, 3, bad, 2))
+
+
+def test_a_map_that_crosses_the_kinds_is_refused_with_the_nearest_layer_unless_both_have_one_theta():
+    with pytest.raises(ModelError, match="layer 3 is global, source layer 2 is local, and the two kinds") as caught:
+        check((0, 1, 2, 2, 2, 2))
+    assert "for layer 3 use source layer 3, or tile from a phase in which both have one theta" in caught.value.remedy
+    with pytest.raises(ModelError, match=r"layer 1 is local, source layer 0 is global(.|\n)*use source layer 1"):
+        check((0, 0, 2, 3, 2, 2))
+    check((0, 0, 2, 2, 2, 2), may_cross_kinds=True)
+
+
+def test_a_map_is_written_as_a_setting():
+    assert as_setting((0, 1, 1)) == "[0,1,1]"

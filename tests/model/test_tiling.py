@@ -4,41 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import SMALL, draw_weights, logits_of
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
-from padless.config.schema import ModelConfig
 from padless.errors import ModelError
 from padless.model import tiling
 from padless.model.axis_tiling import tile_axis
 from padless.model.growth import plan_growth
 from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
-from padless.model.tiling import tile_state_dict
+from padless.model.tiling import SymmetryNoise, tile_state_dict
 from padless.model.tiling_report import tiling_table
-
-SMALL = ModelConfig(
-    num_layers=4,
-    hidden_size=16,
-    num_heads=2,
-    intermediate_size=12,
-    vocab_size=64,
-    global_every_layers=3,
-    local_window_tokens=8,
-    norm_eps=1e-5,
-    attention_out_dropout=0.0,
-    mlp_dropout=0.0,
-    embedding_dropout=0.0,
-    init_std=0.02,
-    init_cutoff_factor=2.0,
-)
-
-
-def draw_weights(model, seed, std=0.3):
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in tensor_shapes(model).items():
-        values = torch.randn(shape, generator=generator) * std
-        weights[name] = values + 1.0 if name.endswith("norm.weight") else values
-    return weights
 
 
 def grow(source_model, target_model, scale="fan_in", seed=0, noise=None, **how):
@@ -69,14 +44,6 @@ def build_network(model):
     return ModernBertForMaskedLM(config).eval()
 
 
-def logits_of(weights, model):
-    network = build_network(model)
-    network.load_state_dict({**weights, DECODER: weights[EMBEDDING]})
-    ids = torch.randint(3, model.vocab_size, (2, 40), generator=torch.Generator().manual_seed(7))
-    with torch.no_grad():
-        return network(input_ids=ids).logits
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     heads=st.integers(1, 3),
@@ -97,17 +64,6 @@ def test_equal_sizes_are_the_identity(heads, half_width, layers, intermediate, s
     assert tiled.keys() == source.keys()
     assert all(torch.equal(tiled[name], source[name]) for name in source)
     assert {row.how for row in rows} == {"copied"}
-
-
-@settings(max_examples=60, deadline=None)
-@given(source_size=st.integers(1, 40), growth=st.integers(0, 90))
-def test_axis_is_centred_with_wrap_around(source_size, growth):
-    target_size = source_size + growth
-    axis = tile_axis(source_size, target_size)
-    offset = growth // 2
-    assert axis.source_positions_N.tolist() == [(i - offset) % source_size for i in range(target_size)]
-    taken = axis.source_positions_N.tolist()
-    assert axis.multiplicity_N.tolist() == [taken.count(position) for position in taken]
 
 
 def test_four_layers_of_256_into_six_of_384_leaves_nothing_random():
@@ -261,14 +217,70 @@ def test_a_source_that_is_too_big_is_refused_with_the_nearest_target_that_works(
     assert "model.num_layers=4 model.hidden_size=16 model.num_heads=2 model.intermediate_size=12" in caught.value.remedy
 
 
-def test_an_axis_does_not_shrink():
-    with pytest.raises(ModelError, match="an axis of 2 would become 1"):
-        tile_axis(2, 1)
-
-
 def test_tensor_without_a_rule_is_an_error_not_random():
     with pytest.raises(ModelError, match=r"no tiling rule covers the tensor model\.layers\.0\.moe\.router"):
         tiling._rule_for("model.layers.0.moe.router", plan_growth(SMALL, SMALL).axes)
+
+
+def test_centre_keeps_the_edges_random_and_says_how_much():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4, intermediate_size=24)
+    source, target, tiled, rows = grow(SMALL, target_model, mode="centre")
+    name = "model.layers.1.mlp.Wi.weight"
+    expected = target[name].clone()
+    expected[6:18, 8:24], expected[30:42, 8:24] = source[name][:12], source[name][12:]
+    assert torch.equal(tiled[name], expected)
+    (row,) = [row for row in rows if row.name == name]
+    assert (row.how, row.random_share, row.is_divided) == ("copied, edges random", 0.75, False)
+    assert "75 %" in tiling_table(rows)
+
+
+def test_edge_repeats_from_the_first_position():
+    target_model = replace(SMALL, hidden_size=24, num_heads=3)
+    source, _, tiled, rows = grow(SMALL, target_model, "published", mode="edge")
+    assert torch.equal(tiled[EMBEDDING], source[EMBEDDING][:, [*range(16), *range(8)]])
+    assert {row.random_share for row in rows} == {0}
+
+
+def test_edge_puts_what_wrap_has_into_another_order_when_the_width_is_multiplied():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4, intermediate_size=24)
+    ways = [logits_of(grow(SMALL, target_model, mode=mode)[2], target_model) for mode in ("wrap", "edge")]
+    torch.testing.assert_close(*ways, atol=1e-4, rtol=1e-4)
+
+
+def test_centre_with_a_larger_vocabulary_says_both():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4, vocab_size=128)
+    *_, rows = grow(SMALL, target_model, mode="centre")
+    how = {row.name: (row.how, row.random_share) for row in rows}
+    assert how[EMBEDDING] == ("copied, edges and new vocabulary rows random", 0.75)
+    assert how["decoder.bias"] == ("copied, new vocabulary rows random", 0.5)
+
+
+def test_noise_is_on_further_copies_in_matrices_alone_and_of_the_size_asked_for():
+    target_model = replace(SMALL, intermediate_size=512)
+    _, _, plain, _ = grow(SMALL, target_model)
+    _, _, noisy, _ = grow(SMALL, target_model, noise=SymmetryNoise(0.1, 5))
+    is_copy_N = tile_axis(12, 512).is_copy_N
+    changed = [name for name in plain if not torch.equal(plain[name], noisy[name])]
+    assert changed == [f"model.layers.{layer}.mlp.{part}.weight" for layer in range(4) for part in ("Wi", "Wo")]
+    for name in changed:
+        difference = noisy[name] - plain[name]
+        along_N = difference.abs().sum(dim=0) if name.endswith("Wo.weight") else difference.abs().sum(dim=1)
+        assert torch.equal(along_N > 0, is_copy_N if name.endswith("Wo.weight") else is_copy_N.repeat(2))
+        share = difference[difference != 0].std() / plain[name].std()
+        assert float(share) == pytest.approx(0.1, rel=0.05)
+
+
+def test_noise_is_a_function_of_the_seed():
+    target_model = replace(SMALL, hidden_size=32, num_heads=4)
+    name = "model.layers.0.attn.Wqkv.weight"
+    first, again, other = (grow(SMALL, target_model, noise=SymmetryNoise(0.1, seed))[2][name] for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_noise_without_a_copy_is_refused():
+    with pytest.raises(ModelError, match=r"init\.symmetry_noise_std=0\.1 has no effect: no head, neuron or feature"):
+        grow(SMALL, replace(SMALL, num_layers=8), noise=SymmetryNoise(0.1, 5))
 
 
 @pytest.mark.parametrize(

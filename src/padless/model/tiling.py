@@ -224,7 +224,7 @@ def _with_noise(name: str, value: Tensor, rule: _Rule, noise: SymmetryNoise) -> 
 
 def _along(values_N: Tensor, like: Tensor, is_rows: bool) -> Tensor:
     """Return values of one axis in a shape that broadcasts over ``like``, and in its type unless they are bool."""
-    cast = values_N if values_N.dtype == torch.bool else values_N.to(like.dtype)
+    cast = values_N.to(like.device, torch.bool if values_N.dtype == torch.bool else like.dtype)
     return cast[:, None] if is_rows and like.ndim == 2 else cast
 
 
