@@ -154,7 +154,7 @@ def _refuse_other_models(settings: Mapping[str, Any], where: str) -> None:
     for key, (built, default) in _BUILT.items():
         value = settings.get(key, default)
         if not any(type(value) is type(each) and value == each for each in built):
-            said = f"has {key}={value!r:.60}" if key in settings else f"leaves {key} at their default, {value!r}"
+            said = f"has {key}={value!r:.60}" if key in settings else f"leaves {key} at its default, {value!r}"
             raise ModelError(
                 f"{where} {said}; padless models have {built[0]!r}",
                 "choose a checkpoint of the plain ModernBERT architecture",

@@ -21,11 +21,10 @@ from padless.checkpoint.archive import outline_of_archive
 from padless.checkpoint.outline import Outline, RefusedError, TensorOutline
 from padless.checkpoint.records import read_tensors
 from padless.config.plain_yaml import without_aliases
-from padless.config.schema import ModelConfig, RopeConfig
 from padless.errors import CheckpointError, ModelError
 from padless.export.composer_layout import by_our_names, model_from_layout
 from padless.export.composer_moments import outline_moments, read_moments
-from padless.export.hf_config import DECODER_BIAS, describe_hf
+from padless.export.hf_config import HfModel, describe_hf
 from padless.export.importer import LoadedSource, add_missing_bias, check_entries
 from padless.export.safetensors_header import Entry
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
@@ -143,22 +142,13 @@ def _refuse_moving_theta(state: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _describe(
-    state: Mapping[str, Any], entries: Mapping[str, Entry], path: Path
-) -> tuple[ModelConfig, RopeConfig, bool]:
+def _describe(state: Mapping[str, Any], entries: Mapping[str, Entry], path: Path) -> HfModel:
     """Return shape and thetas, and whether the decoder has a bias."""
     settings, where = _settings(state, path)
     if settings.get("model_type") == "modernbert":  # transformers' own model under Composer
         return describe_hf(settings, where)
     model, rope = model_from_layout(entries, settings, str(path), where)
-    has_bias = DECODER_BIAS in entries
-    if settings.get("decoder_bias", True) is not has_bias:
-        raise ModelError(
-            f"{where} says decoder_bias={settings.get('decoder_bias', True)!r:.20}, {path} has "
-            f"{'a' if has_bias else 'no'} {DECODER_BIAS}",
-            "put the settings beside the checkpoint that it was trained with",
-        )
-    return model, rope, has_bias
+    return HfModel(model, rope, bool(settings.get("decoder_bias", True)))
 
 
 def _settings(state: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], str]:

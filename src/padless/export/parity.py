@@ -37,15 +37,25 @@ def compare_with_transformers(
     rope: RopeConfig,
     special_ids: Mapping[str, int],
     max_position_tokens: int,
+    segment_tokens: tuple[int, ...] = _LENGTHS,
 ) -> ParityResult:
     """Return the difference between our logits and those of ``AutoModelForMaskedLM`` on one ragged batch, fp32 on CPU.
 
     Ours run unpadded in one row, transformers' padded, as its users will run it.
 
+    Args:
+        folder: what transformers loads.
+        state_dict: our weights.
+        model: their shape.
+        rope: their thetas.
+        special_ids: ids of ``cls``, ``sep``, ``pad`` and ``mask``.
+        max_position_tokens: longest segment; longer ones are left out.
+        segment_tokens: lengths of the segments to compare.
+
     Raises:
         ModelError: transformers cannot load the folder, or finds tensors missing, left over or misshapen.
     """
-    lengths = tuple(length for length in _LENGTHS if length <= max_position_tokens)
+    lengths = tuple(length for length in segment_tokens if length <= max_position_tokens)
     ids_T = _draw_ids(lengths, model.vocab_size, special_ids)
     ours_TV = _our_logits(ids_T, lengths, state_dict, model, rope)
     theirs_TV = _their_logits(_load(folder), ids_T, lengths, special_ids["pad"])

@@ -137,8 +137,8 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
     if different:
         raise ModelError(
             f"start.source={source} has another shape: {'; '.join(different)}",
-            "choose the model preset of the source and set model.<name>=<its value> for what still differs, or init=tiled "
-            "to grow a small model into a larger one",
+            "choose the model preset of the source, set model.<name>=<its value> for what still differs, or take "
+            "init=tiled to grow a small model into a larger one",
         )
     if "optimizer" in keep and moments is None:
         raise CheckpointError(
