@@ -38,7 +38,7 @@ def make_network(**shape):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            scale = 0.3 if parameter.ndim < 2 or "embeddings" in name else 1.5 / parameter.shape[1] ** 0.5
+            scale = 0.1 if parameter.ndim < 2 or "embeddings" in name else 1.5 / parameter.shape[1] ** 0.5
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             if name.endswith("norm.weight"):
                 parameter.add_(1.0)

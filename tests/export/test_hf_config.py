@@ -64,6 +64,18 @@ def test_new_dialect_alone_is_read(model_config, rope, tmp_path):
     assert (thetas, model.global_every_layers) == (rope, 3)
 
 
+def test_an_odd_window_is_halved_as_transformers_halves_it(model_config, rope, tmp_path):
+    content = {**hf_config(model_config, rope, 512, IDS), "local_attention": 129}
+    assert model_config_from_hf(write(tmp_path, content)).model.local_window_tokens == 128
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_decoder_without_a_bias_survives(model_config, rope, tmp_path, has_bias):
+    content = hf_config(model_config, rope, 512, IDS, has_bias)
+    assert ModernBertConfig(**content).decoder_bias == has_bias
+    assert model_config_from_hf(write(tmp_path, content)).has_decoder_bias == has_bias
+
+
 @pytest.mark.parametrize("local", [None, -1, -1.0])
 def test_local_theta_of_null_or_minus_one_means_as_global(model_config, tmp_path, local):
     content = hf_config(model_config, RopeConfig(20_000.0, 10_000.0), 512, IDS)
@@ -82,6 +94,9 @@ def test_local_theta_of_null_or_minus_one_means_as_global(model_config, tmp_path
         ({"hidden_size": None}, "lacks a usable value"),
         ({"layer_types": ["full_attention", "full_attention", "sliding_attention"]}, "layer_types that are not"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "scales RoPE by 'yarn'"),
+        ({"num_hidden_layers": 0, "layer_types": None}, "gives num_layers=0, at least 1 is needed"),
+        ({"local_attention": 1}, "gives local_window_tokens=0, at least 2 is needed"),
+        ({"num_attention_heads": 3}, "gives hidden_size=32 and num_heads=3, whose head width is not an even number"),
     ],
 )
 def test_variant_that_padless_does_not_have_is_refused(model_config, rope, tmp_path, change, message):

@@ -33,6 +33,54 @@ def test_weights_that_do_not_fit_the_config_are_refused_by_name(exported, change
         load_hf_folder(out)
 
 
+def renamed(weights, old, new):
+    for name in [name for name in weights if old in name]:
+        weights[name.replace(old, new)] = weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: renamed(w, "model.layers", "bert.encoder.layer"),
+            r"these are weights of a plain BERT",
+        ),
+        (lambda w: renamed(w, "Wqkv", "q_proj"), "q_proj.weight; these are weights of a decoder"),
+        (
+            lambda w: w.update({"model.layers.1.mlp_norm.bias": torch.ones(32)}),
+            r"\.bias; its norms have biases",
+        ),
+        (lambda w: w.update({"model.layers.1.attn.Wo.bias": torch.ones(32)}), r"Wo\.bias; its linear layers have bias"),
+        (lambda w: renamed(w, "model.", ""), r"embeddings\.\S+; it is an encoder saved without its prediction head"),
+        (
+            lambda w: [w.pop(f"head.{name}.weight") for name in ("dense", "norm")],
+            r"head\.dense\S+; it has no pred",
+        ),
+        (
+            lambda w: w.update({"decoder.weight": torch.ones(320, 32)}),
+            r"decoder\.weight differs from model\.emb",
+        ),
+    ],
+)
+def test_weights_of_another_kind_of_model_are_named(exported, change, message):
+    rewrite(exported[0], change)
+    with pytest.raises(ModelError, match=message):
+        load_hf_folder(exported[0])
+
+
+def test_a_bias_is_there_exactly_if_the_config_says_so(exported):
+    path = exported[0] / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "decoder_bias": False}))
+    with pytest.raises(ModelError, match=r"tensors this model does not know: decoder\.bias"):
+        load_hf_folder(exported[0])
+    rewrite(exported[0], lambda w: w.pop("decoder.bias"))
+    assert not load_hf_folder(exported[0]).state_dict["decoder.bias"].any()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"lacks decoder\.bias"):
+        load_hf_folder(exported[0])
+
+
 def test_pickles_are_refused_with_a_remedy(exported):
     out, _ = exported
     (out / "model.safetensors").rename(out / "pytorch_model.bin")
