@@ -37,6 +37,10 @@ def test_a_larger_model_is_tiled_from_a_checkpoint_and_resumes_without_it(smoke,
     output = run_here(tiled(tmp_path, source))
     assert "inputs repeated" in output
     assert "model.layers.{0-2}.mlp.Wi.weight" in output
+    assert (
+        "exact copies of an earlier unit: 3 of 9 heads, 144 of 432 GeGLU neurons, 32 of 96 residual features" in output
+    )
+    assert "validation loss before the first step: source " in output
     first = evals(tmp_path)[0]
     random_loss = next(line["eval_loss"] for line in metrics(smoke.folder) if "eval_loss" in line)
     assert first["tokens"] == 0
@@ -46,6 +50,7 @@ def test_a_larger_model_is_tiled_from_a_checkpoint_and_resumes_without_it(smoke,
     output = run_here(tiled(tmp_path, source, **{"run.stop_after_tokens": "5_000"}))
     assert "resumed phase short at" in output
     assert "inputs repeated" not in output
+    assert "; twin_distance_heads " in output, "what the first start wrote is enough to watch the copies"
     lineage = [json.loads(line) for line in (tmp_path / "smoke" / "lineage.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lineage] == ["start", "stopped", "settings", "resume", "stopped"]
     assert lineage[0]["detail"] == str(source)
@@ -54,6 +59,18 @@ def test_a_larger_model_is_tiled_from_a_checkpoint_and_resumes_without_it(smoke,
 def test_the_same_shape_tiled_from_a_hugging_face_folder_is_the_source(smoke, tmp_path):
     run_here(overrides(tmp_path, **STOP, **{"init": "tiled", "init.source": smoke.first_phase_hf}))
     assert evals(tmp_path)[0]["eval_loss"] == pytest.approx(first_phase_eval(smoke), abs=1e-4)
+
+
+def test_moments_are_tiled_if_asked_for_and_the_run_then_needs_no_warmup(smoke, tmp_path):
+    more = {"init.tile_moments": "true", "phases.short.lr.warmup_tokens": 0}
+    output = run_here(tiled(tmp_path, smoke.first_phase, **more))
+    assert "optimizer moments: tiled from the source's" in output
+    assert "re-warmed" not in output
+    saved = load_checkpoint(max((tmp_path / "smoke" / "checkpoints" / "short").glob("*.pt")))
+    source = load_checkpoint(smoke.first_phase)
+    assert int(saved.optimizer["group_steps"]["0"]) == int(source.optimizer["group_steps"]["0"]) + saved.step
+    error = refusal(tiled(tmp_path / "other", smoke.first_phase_hf, **more))
+    assert "init.tile_moments=true, but" in error
 
 
 def test_tiling_from_another_theta_is_refused_unless_allowed(smoke, tmp_path):
