@@ -99,7 +99,8 @@ def probe(
 
     Returns:
         ``device_type``, ``name``, ``threads``; ``phases`` with ``flops_per_s`` of the whole model, the ``depths``
-        measured and the ``steps``; ``optimizer_s_per_parameter``.
+        measured and the ``steps``; ``optimizer_s_per_parameter``; ``processor_share``, of its threads' time that this
+        process computed in: on a CPU low where others want the machine.
     """
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -121,6 +122,7 @@ def probe(
         compile == "blocks" or (compile == "auto" and is_gpu),
         microbatch_blocks if is_gpu else 1,
     )
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
     timings = [measure_kind(setting, kind["blocks"], kind["mask_rate"], budget_s / len(phases)) for kind in phases]
     per_parameter = [each.optimizer_s / each.parameters for kind in timings for each in kind]
     found["phases"] = [
@@ -131,6 +133,8 @@ def probe(
         }
         for kind, phase in zip(timings, phases, strict=True)
     ]
+    threads_s = (time.perf_counter() - began_s) * found["threads"]
+    found["processor_share"] = (time.process_time() - began_cpu_s) / threads_s
     found["optimizer_s_per_parameter"] = statistics.median(per_parameter)
     return found
 

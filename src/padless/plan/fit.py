@@ -8,7 +8,7 @@ beyond the 20 at which a given amount of compute is spent best.
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from padless.config.load import nearest_key
 from padless.config.schema import Config
 from padless.errors import ConfigError
 from padless.model.count import count_parameters
+from padless.plan.calibration import preset
 from padless.plan.devices import GPUS
 from padless.plan.efficiency import FREE_CONSTANTS, LARGEST_ERROR
 from padless.plan.estimate import RunEstimate, estimate, other_gpu_hours
@@ -151,7 +152,8 @@ def answer(budget: Budget, lengths: str | None = None) -> Answer:
     recipe = compose([f"recipe={RECIPE}"])
     published = sum(phase.tokens for phase in recipe.phases.values())
     found = sorted(
-        (_size(name, budget, published, lengths) for name in model_names(recipe)), key=lambda size: size.parameters
+        (_size(name, recipe, budget, published, lengths) for name in model_names(recipe)),
+        key=lambda size: size.parameters,
     )
     enough = published / next(size.parameters for size in found if size.model == ENOUGH)
     able = [size for size in found if size.tokens]
@@ -175,7 +177,7 @@ def model_names(recipe: Config) -> list[str]:
     by_shape: dict[Any, str] = {}
     names = sorted(path.stem for path in (YAML_FOLDER / "model").glob("*.yaml"))
     for name in sorted(names, key=lambda each: each[:1].isdigit()):  # base rather than 150m
-        model = compose([f"recipe={RECIPE}", f"model={name}"]).model
+        model = preset(name)
         if model.vocab_size == recipe.model.vocab_size:
             by_shape.setdefault(model, name)
     return list(by_shape.values())
@@ -248,8 +250,8 @@ def _closing(found: Answer) -> list[str]:
     return [*lines, f"  train.py {' '.join(found.command)}"]
 
 
-def _size(name: str, budget: Budget, published_tokens: int, lengths: str | None) -> Size:
-    config = compose([f"recipe={RECIPE}", f"model={name}"])
+def _size(name: str, recipe: Config, budget: Budget, published_tokens: int, lengths: str | None) -> Size:
+    config = replace(recipe, model=preset(name))
     parameters = count_parameters(config.model).total
     try:
         fitting = divisors_that_fit(config, budget.machine, largest_microbatch(config, budget.machine))

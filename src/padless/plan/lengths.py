@@ -19,6 +19,7 @@ from padless.plan.flops import attention_flops
 _SPECIALS_PER_SEGMENT = 2  # [CLS] and [SEP]
 _QUANTILES = 400
 _PLACES_A_BIN = 16
+_MOST_LEAN, _HALVINGS = 8.0, 30
 _SHORT_CAP = 2048  # caps up to here are planned with web-like documents, larger ones with long documents
 
 
@@ -83,24 +84,39 @@ def assume_segments(max_seq_len: int, name: str | None = None) -> Segments:
     return cut_documents(((content, 1.0) for content in contents), max_seq_len, law.says)
 
 
-def segments_of_histogram(histogram: Mapping[str, int], most_tokens: int, max_seq_len: int, says: str) -> Segments:
+def segments_of_histogram(
+    histogram: Mapping[str, int], most_tokens: int, total_tokens: int, max_seq_len: int, says: str
+) -> Segments:
     """Return the segments of a manifest's documents.
 
     Args:
-        histogram: documents by content tokens; a key is the upper bound of its bin, a power of two. Within a bin the
-            logarithms are taken as evenly spread.
+        histogram: documents by content tokens; a key is the upper bound of its bin, a power of two. Within a bin,
+            logarithms of lengths lean to one side, in all bins alike, so that the documents have their known total.
         most_tokens: content of the longest document.
+        total_tokens: content of all documents.
         max_seq_len: cap on a segment.
         says: where this is from.
     """
+    lean_low, lean_high = -_MOST_LEAN, _MOST_LEAN
+    for _ in range(_HALVINGS):
+        lean = (lean_low + lean_high) / 2
+        documents = _spread(histogram, most_tokens, lean)
+        is_too_long = sum(content * weight for content, weight in documents) > total_tokens
+        lean_low, lean_high = (lean_low, lean) if is_too_long else (lean, lean_high)
+    return cut_documents(_spread(histogram, most_tokens, lean_low), max_seq_len, says)
+
+
+def _spread(histogram: Mapping[str, int], most_tokens: int, lean: float) -> list[tuple[int, float]]:
+    """Return (content tokens, weight) of documents spread over each bin, more of them at its upper end for lean > 0."""
+    shares = [math.exp(lean * (place + 0.5) / _PLACES_A_BIN) for place in range(_PLACES_A_BIN)]
     documents: list[tuple[int, float]] = []
     for key, count in histogram.items():
         upper = int(key)
         least, most = upper / 2, min(upper, max(most_tokens, upper / 2))
-        for place in range(_PLACES_A_BIN):
+        for place, share in enumerate(shares):
             content = max(1, round(least * (most / least) ** ((place + 0.5) / _PLACES_A_BIN)))
-            documents.append((content, count / _PLACES_A_BIN))
-    return cut_documents(documents, max_seq_len, says)
+            documents.append((content, count * share / sum(shares)))
+    return documents
 
 
 def cut_documents(documents: Iterable[tuple[int, float]], max_seq_len: int, says: str) -> Segments:

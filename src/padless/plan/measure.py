@@ -23,6 +23,7 @@ from padless.plan.streams import data_of_phase
 
 BUDGET_S = 120.0
 _SAMPLE_BLOCKS = 4
+_BUSY_BELOW = 0.7
 _PROBE = "padless.bench.probe"
 _UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -111,11 +112,14 @@ def measure(
     steps = sum(each["steps"] for each in found["phases"])
     whole = depths == [config.model.num_layers]
     rest = "" if whole else f" of {config.model.num_layers}, the rest by FLOPs"
+    busy = ""
+    if present.device_type == "cpu" and found["processor_share"] < _BUSY_BELOW:
+        busy = f"; it had {found['processor_share']:.0%} of its threads' time: others use this machine"
     return Speed(
         {name: figures[key]["flops_per_s"] for name, key in task_of_phase.items()},
         found["optimizer_s_per_parameter"],
         f"measured on {present.name} ({found['threads']} CPU threads), {steps} steps with "
-        f"{' and '.join(map(str, depths))} layers{rest}; no other rank, no loader",
+        f"{' and '.join(map(str, depths))} layers{rest}; no other rank, no loader{busy}",
     )
 
 

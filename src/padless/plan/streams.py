@@ -69,8 +69,9 @@ def data_of_phase(config: Config, phase: PhaseConfig, phase_blocks: int, lengths
         blocks = None if tree is None else int(split["num_blocks"])
         facts.append(StreamFacts(name, share, math.ceil(share * phase_blocks), blocks, why))
         if tree is not None:
-            histogram, most = tree["length_histogram"], int(tree["max_document_tokens"])
-            parts.append((segments_of_histogram(histogram, most, phase.max_seq_len, ""), share))
+            content, most = sum(tree["tokens"].values()), tree["max_document_tokens"]
+            segments = segments_of_histogram(tree["length_histogram"], most, content, phase.max_seq_len, "")
+            parts.append((segments, share))
             fills.append((float(split["fill"]), share))
     known = len(parts) == len(facts)
     if lengths is not None or not known:
@@ -92,7 +93,13 @@ def _read(stream: StreamConfig, max_seq_len: int) -> tuple[dict[str, Any] | None
         if str(max_seq_len) not in caps:
             return None, f"{stream.local} is prepared for max_seq_len {', '.join(caps)}, not {max_seq_len}"
         train = tree["blocks"][str(max_seq_len)]["train"]
-        numbers = [train["num_blocks"], train["fill"], tree["max_document_tokens"], *tree["length_histogram"].values()]
+        numbers = [
+            train["num_blocks"],
+            train["fill"],
+            tree["max_document_tokens"],
+            *tree["length_histogram"].values(),
+            *tree["tokens"].values(),
+        ]
         if not all(isinstance(number, int | float) for number in numbers) or not tree["length_histogram"]:
             raise ValueError("numbers are missing")
         if any(not key.isdecimal() for key in tree["length_histogram"]):
