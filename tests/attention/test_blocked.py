@@ -64,13 +64,15 @@ def test_how_the_work_is_cut_does_not_change_the_result(piece_scores: int, monke
     assert_equals_reference((300, 40, 41, 129), 32)
 
 
-def test_whole_segments_keep_no_scores_for_the_backward_pass() -> None:
+@pytest.mark.parametrize("window_tokens", [None, 32])
+def test_no_scores_are_kept_for_the_backward_pass(window_tokens: int | None) -> None:
     saved: list[int] = []
     leaf = torch.randn(600, 3, 2, 16, requires_grad=True)
     layout = SegmentLayout.from_lengths((600,))
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
-        blocked.attend(leaf, layout, None).sum().backward()
-    assert sum(saved) <= leaf.numel() * 632 / 600  # queries, keys and values, up to a whole tile
+        blocked.attend(leaf, layout, window_tokens).sum().backward()
+    rows = 640  # whole blocks of 32, or whole tiles, and the window around them
+    assert sum(saved) <= (rows + 32) * 3 * 2 * 16 + 600 * 2 * 16 + rows * 2  # q, k, v; output; one number a query
 
 
 def test_without_gradients_nothing_is_kept() -> None:
@@ -78,6 +80,29 @@ def test_without_gradients_nothing_is_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
         blocked.attend(torch.randn(600, 3, 2, 16), SegmentLayout.from_lengths((600,)), 32)
     assert not saved
+
+
+def test_blocked_names_a_dtype_it_does_not_compute() -> None:
+    with pytest.raises(ConfigError, match=r"given torch\.float64"):
+        blocked.attend(torch.empty(4, 3, 2, 16, dtype=torch.float64), SegmentLayout.from_lengths((4,)), None)
+
+
+@pytest.mark.parametrize("window_tokens", [None, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_nan_in_a_value_reaches_the_output(window_tokens: int | None, dtype: torch.dtype) -> None:
+    for which in range(3):
+        x = torch.randn(300, 3, 2, 16).to(dtype)
+        x[150, which] = float("nan")
+        assert blocked.attend(x, SegmentLayout.from_lengths((300,)), window_tokens)[150].isnan().all()
+
+
+@pytest.mark.parametrize("window_tokens", [None, 32])
+def test_hidden_keys_do_not_move_what_is_seen_however_large(window_tokens: int | None) -> None:
+    x = torch.randn(300, 3, 2, 16)
+    x[200:, :2] = 1e3
+    one = blocked.attend(x, SegmentLayout.from_lengths((200, 100)), window_tokens)
+    alone = blocked.attend(x[:200].contiguous(), SegmentLayout.from_lengths((200,)), window_tokens)
+    torch.testing.assert_close(one[:200], alone, atol=FP32, rtol=0)
 
 
 def test_blocked_names_a_device_it_is_not_for() -> None:

@@ -1,7 +1,7 @@
 """Local layers of :mod:`padless.attention.blocked`: a packed row as overlapping blocks, linear in T.
 
-Block r holds B tokens and sees the W = B + 2 reach keys around it, through a mask of segments and window that all local
-layers share. The probabilities are kept for the backward pass: W a token and head.
+Block r holds B tokens and gets scores of the W = B + 2 reach keys around it. Of these a query sees a stretch, bounded by
+window and segment, the same in all local layers. The backward pass computes them again: kept is one number a query.
 
 Legend: T packed tokens, P padded rows, N heads, H head width, R blocks, r some of them, B tokens a block, W keys a
 block.
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from padless.attention import in_pieces
 from padless.attention.api import SegmentLayout, window_reach
-from padless.attention.in_pieces import Scratch, scaled, softmax, softmax_backward_
+from padless.attention.in_pieces import Scratch
+from padless.kernels.native_rows import add
+from padless.kernels.native_scores import divide, exponentiate, log_sum, score_gradient
 
 _LEAST_BLOCK_TOKENS = 32
 
@@ -97,81 +99,77 @@ def _blocks_of(x_PH: Tensor, rows: Rows, start: int, stop: int) -> Tensor:
     return x_PH[first : first + (stop - start) * rows.block_tokens].view(stop - start, rows.block_tokens, -1)
 
 
-def _hidden_bias(layout: SegmentLayout, rows: Rows, dtype: torch.dtype) -> Tensor:
-    """Return 0 where a query sees a key of its window and minus infinity elsewhere, bias_RBW."""
+def _bounds(layout: SegmentLayout, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return the first key each query sees among those of its block, and where they end: int32 [R B], twice."""
 
-    def build() -> Tensor:
-        segment_P = np.full(rows.num_rows, -1, dtype=np.int32)
-        segment_P[rows.own] = layout.host_segment_ids_T()
-        block, keys = rows.block_tokens, rows.window_keys
-        windows = np.lib.stride_tricks.sliding_window_view(segment_P, keys)[::block]
-        own_RB = segment_P[rows.reach : rows.reach + rows.num_blocks * block].reshape(-1, block)
-        is_near_BW = np.abs(np.arange(block)[:, None] + rows.reach - np.arange(keys)[None, :]) <= rows.reach
-        is_seen_RBW = (own_RB[:, :, None] == windows[: rows.num_blocks, None, :]) & is_near_BW
-        bias = torch.zeros(is_seen_RBW.shape, dtype=dtype, device=layout.device)
-        return bias.masked_fill_(~layout.to_device(is_seen_RBW), float("-inf"))
+    def build() -> tuple[Tensor, Tensor]:
+        segment_T, tokens_T = layout.host_segment_ids_T(), np.arange(rows.num_tokens)
+        window_T = tokens_T // rows.block_tokens * rows.block_tokens - rows.reach
+        starts_T = layout.starts_S[segment_T]
+        ends_T = starts_T + layout.lengths_S[segment_T]
+        bounds = np.zeros((2, rows.num_blocks * rows.block_tokens), dtype=np.int32)  # rows beyond the tokens see none
+        bounds[0, : rows.num_tokens] = np.maximum(starts_T, tokens_T - rows.reach) - window_T
+        bounds[1, : rows.num_tokens] = np.minimum(ends_T, tokens_T + rows.reach + 1) - window_T
+        first, stop = layout.to_device(bounds)
+        return first, stop
 
-    return layout.cached(("blocked_bias", rows.reach, dtype), build)
+    return layout.cached(("blocked_bounds", rows.reach), build)
 
 
-def attend_local(qkv_3NPH: Tensor, layout: SegmentLayout, rows: Rows, out_NTH: Tensor, keep: bool) -> Tensor | None:
-    """Fill ``out_NTH`` and return the probabilities, kept_NRBW, if ``keep``."""
+def attend_local(qkv_3NPH: Tensor, layout: SegmentLayout, rows: Rows, out_NTH: Tensor) -> Tensor:
+    """Fill ``out_NTH`` and return the log of each query's sum of exponentials, fp32 [N, R B]."""
     _, num_heads, _, width = qkv_3NPH.shape
-    bias_RBW = _hidden_bias(layout, rows, qkv_3NPH.dtype)
-    kept = qkv_3NPH.new_empty((num_heads, *bias_RBW.shape)) if keep else None
+    first_P, stop_P = _bounds(layout, rows)
     block, keys = rows.block_tokens, rows.window_keys
+    largest, total = (torch.empty((num_heads, rows.num_blocks * block), dtype=torch.float32) for _ in range(2))
     scratch = Scratch(qkv_3NPH, min(rows.num_blocks, _blocks_at_once(rows)) * block * keys, 1)
     for head, start, stop in _pieces(rows, num_heads):
         q_PH, k_PH, v_PH = qkv_3NPH[:, head]
-        q_rBH = scaled(_blocks_of(q_PH, rows, start, stop))
-        k_rHW = _windows(k_PH, rows, start, stop).transpose(1, 2)
+        some = slice(start * block, stop * block)
         scores_rBW = scratch.take(0, stop - start, block, keys)
-        torch.baddbmm(bias_RBW[start:stop], q_rBH, k_rHW, out=scores_rBW)
-        target = scores_rBW if kept is None else kept[head, start:stop]
-        probs_rBW = softmax(scores_rBW, target)
-        out_rBH = torch.bmm(probs_rBW, _windows(v_PH, rows, start, stop))
-        own = out_NTH[head, start * block : stop * block]
-        own.copy_(out_rBH.view(-1, width)[: own.shape[0]])
-    return kept
+        k_rHW = _windows(k_PH, rows, start, stop).transpose(1, 2)
+        torch.bmm(_blocks_of(q_PH, rows, start, stop), k_rHW, out=scores_rBW)
+        exponentiate(scores_rBW.view(-1, keys), first_P[some], stop_P[some], largest[head, some], total[head, some])
+        out_rBH = torch.bmm(scores_rBW, _windows(v_PH, rows, start, stop))
+        divide(out_rBH.view(-1, width), total[head, some], out_NTH[head, some])
+    return log_sum(largest, total)
 
 
-def attend_local_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, kept: Tensor, rows: Rows) -> Tensor:
-    """Return the gradient of ``qkv_3NPH`` at ``rows.own``."""
-    _, num_heads, num_rows, width = qkv_3NPH.shape
-    grad_3NPH = qkv_3NPH.new_zeros((3, num_heads, num_rows, width))
-    block, num_tokens = rows.block_tokens, rows.num_tokens
-    padded = grad_out_NTH.new_zeros((rows.num_blocks * block, width)) if num_tokens % block else None
+def attend_local_backward(
+    grad_out_NTH: Tensor, delta_NT: Tensor, qkv_3NPH: Tensor, lse_NP: Tensor, layout: SegmentLayout, rows: Rows
+) -> Tensor:
+    """Return the gradient of ``qkv_3NPH``; its rows beyond the tokens mean nothing."""
+    num_heads, num_tokens, width = grad_out_NTH.shape
+    grad_3NPH = torch.zeros_like(qkv_3NPH)
+    first_P, stop_P = _bounds(layout, rows)
+    block, keys = rows.block_tokens, rows.window_keys
+    scratch = Scratch(qkv_3NPH, min(rows.num_blocks, _blocks_at_once(rows)) * block * keys, 2)
+    padded_PH, delta_P = grad_out_NTH.new_zeros((rows.num_blocks * block, width)), lse_NP.new_zeros(lse_NP.shape[1])
     previous = -1
-    grad_PH = grad_out_NTH[0]
-    scratch = Scratch(qkv_3NPH, min(rows.num_blocks, _blocks_at_once(rows)) * block * rows.window_keys, 1)
     for head, start, stop in _pieces(rows, num_heads):
         if head != previous:
-            previous, grad_PH = head, grad_out_NTH[head]
-            if padded is not None:
-                padded[:num_tokens] = grad_PH
-                grad_PH = padded
+            previous = head
+            padded_PH[:num_tokens], delta_P[:num_tokens] = grad_out_NTH[head], delta_NT[head]
         q_PH, k_PH, v_PH = qkv_3NPH[:, head]
-        probs_rBW = kept[head, start:stop]
-        grad_rBH = grad_PH[start * block : stop * block].view(stop - start, block, width)
-        grad_scores_rBW = scratch.take(0, stop - start, block, rows.window_keys)
-        torch.bmm(grad_rBH, _windows(v_PH, rows, start, stop).transpose(1, 2), out=grad_scores_rBW)
-        grad_v_rWH = torch.bmm(probs_rBW.transpose(1, 2), grad_rBH)
-        softmax_backward_(grad_scores_rBW, probs_rBW)
-        grad_q_rBH = torch.bmm(grad_scores_rBW, _windows(k_PH, rows, start, stop))
-        q_rBH = scaled(_blocks_of(q_PH, rows, start, stop))
-        grad_k_rWH = torch.bmm(grad_scores_rBW.transpose(1, 2), q_rBH)
-        torch.mul(grad_q_rBH, width**-0.5, out=_blocks_of(grad_3NPH[0, head], rows, start, stop))
-        _add_windows(grad_3NPH[1, head], grad_k_rWH, rows, start)
-        _add_windows(grad_3NPH[2, head], grad_v_rWH, rows, start)
-    return grad_3NPH[:, :, rows.own]
+        some = slice(start * block, stop * block)
+        grad_rBH, q_rBH = padded_PH[some].view(-1, block, width), _blocks_of(q_PH, rows, start, stop)
+        k_rWH, v_rWH = (_windows(x_PH, rows, start, stop) for x_PH in (k_PH, v_PH))
+        scores_rBW, grad_scores_rBW = (scratch.take(which, stop - start, block, keys) for which in range(2))
+        torch.bmm(q_rBH, k_rWH.transpose(1, 2), out=scores_rBW)
+        torch.bmm(grad_rBH, v_rWH.transpose(1, 2), out=grad_scores_rBW)
+        scores_RW, grad_scores_RW = scores_rBW.view(-1, keys), grad_scores_rBW.view(-1, keys)
+        score_gradient(scores_RW, grad_scores_RW, first_P[some], stop_P[some], lse_NP[head, some], delta_P[some])
+        torch.bmm(grad_scores_rBW, k_rWH, out=_blocks_of(grad_3NPH[0, head], rows, start, stop))
+        _add_windows(grad_3NPH[1, head], torch.bmm(grad_scores_rBW.transpose(1, 2), q_rBH), rows, start)
+        _add_windows(grad_3NPH[2, head], torch.bmm(scores_rBW.transpose(1, 2), grad_rBH), rows, start)
+    return grad_3NPH
 
 
 def _add_windows(total_PH: Tensor, x_rWH: Tensor, rows: Rows, start: int) -> None:
     """Add windows where they lie; they overlap, so block-wide strips of them are added one after the other."""
     block, width = rows.block_tokens, total_PH.shape[-1]
     for first in range(0, rows.window_keys, block):
-        strip_rKH = x_rWH[:, first : first + block]
-        view = total_PH.as_strided(
-            strip_rKH.shape, (block * width, width, 1), total_PH.storage_offset() + (start * block + first) * width
-        )
-        view.add_(strip_rKH)
+        strip_rE = x_rWH[:, first : first + block].flatten(1)
+        begin = (start * block + first) * width
+        total_rE = total_PH.as_strided(strip_rE.shape, (block * width, 1), total_PH.storage_offset() + begin)
+        add(total_rE, strip_rE, total_rE)

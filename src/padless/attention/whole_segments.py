@@ -1,6 +1,6 @@
 """Global layers of :mod:`padless.attention.blocked`: segments of similar length together, a few heads at a time.
 
-Probabilities are computed again in the backward pass, so that memory is linear in T.
+The backward pass computes the scores again; kept is one number a query, so that memory is linear in T.
 
 Legend: T packed tokens, N heads, H head width, G segments of a group, L places a segment, Q queries at a time, e
 heads x segments, p places of a group, r those that are real.
@@ -17,7 +17,8 @@ from torch import Tensor
 from padless.attention import in_pieces
 from padless.attention.api import SegmentLayout
 from padless.attention.groups import Group, GroupPlan, plan_groups
-from padless.attention.in_pieces import Scratch, scaled, softmax, softmax_backward_
+from padless.attention.in_pieces import Scratch
+from padless.kernels.native_scores import divide, exponentiate, log_sum, score_gradient
 
 _LEAST_QUERIES = 64
 _LONG_ROWS = 1024
@@ -90,29 +91,14 @@ def _places_of_one(layout: SegmentLayout, segment: int) -> _Places:
     return _Places(start, length, places, none, none, places > length)
 
 
-def _padding_bias(layout: SegmentLayout, group: Group, number: int, like_eLH: Tensor) -> Tensor | None:
-    """Return minus infinity at the padding of each segment's keys, bias_e1L, or None where there is no padding."""
+def _bounds(layout: SegmentLayout, group: Group, number: int, num_heads: int) -> tuple[Tensor, Tensor]:
+    """Return where the keys of each head and segment begin and end, int32 [e] twice."""
 
-    def build() -> Tensor | None:
-        lengths_G = layout.lengths_S[group.segments_G]
-        is_padding_GL = np.arange(like_eLH.shape[1]) >= lengths_G[:, None]
-        if not is_padding_GL.any():
-            return None
-        bias_GL = torch.zeros(is_padding_GL.shape, dtype=like_eLH.dtype, device=layout.device)
-        bias_GL.masked_fill_(layout.to_device(is_padding_GL), float("-inf"))
-        return bias_GL.repeat(like_eLH.shape[0] // len(lengths_G), 1)[:, None]
+    def build() -> tuple[Tensor, Tensor]:
+        stop_e = np.tile(layout.lengths_S[group.segments_G], num_heads).astype(np.int32)
+        return layout.to_device(np.zeros_like(stop_e)), layout.to_device(stop_e)
 
-    return layout.cached(("blocked_padding", number, like_eLH.shape[0], like_eLH.dtype), build)
-
-
-def _probabilities(q_eQH: Tensor, k_eLH: Tensor, bias_e1L: Tensor | None, scores_eQL: Tensor) -> Tensor:
-    """Put the probabilities into ``scores_eQL`` and return it."""
-    k_eHL = k_eLH.transpose(1, 2)
-    if bias_e1L is None:
-        torch.bmm(q_eQH, k_eHL, out=scores_eQL)
-    else:
-        torch.baddbmm(bias_e1L, q_eQH, k_eHL, out=scores_eQL)
-    return softmax(scores_eQL, scores_eQL)
+    return layout.cached(("blocked_key_bounds", number, num_heads), build)
 
 
 def _cut_size(entries: int, places: int) -> tuple[int, int]:
@@ -135,48 +121,68 @@ def _cuts(entries: int, places: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, min(entries, first + step)), slice(query, min(places, query + queries))
 
 
-def attend_whole(qkv_3NPH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> None:
-    """Fill ``out_NTH``: each token sees all of its segment."""
-    plan = plan_groups(layout, in_pieces.TILE_ROWS)
+def attend_whole(qkv_3NPH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> Tensor:
+    """Fill ``out_NTH``: each token sees all of its segment.
+
+    Returns:
+        The log of each query's sum of exponentials, fp32, group by group as they are computed.
+    """
+    plan, width = plan_groups(layout, in_pieces.TILE_ROWS), qkv_3NPH.shape[-1]
+    kept: list[Tensor] = []
     for number, group in enumerate(plan.groups):
         places = _places(layout, plan, number)
         q_eLH, k_eLH, v_eLH = (places.take(x_NPH) for x_NPH in qkv_3NPH)
-        bias_e1L = _padding_bias(layout, group, number, k_eLH)
+        first_e, stop_e = _bounds(layout, group, number, qkv_3NPH.shape[1])
         out_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
+        largest_eL, total_eL = (torch.empty(out_eLH.shape[:2], dtype=torch.float32) for _ in range(2))
         scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 1)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
-            bias = None if bias_e1L is None else bias_e1L[some]
-            q_eQH = scaled(q_eLH[some, queries])
-            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *q_eQH.shape[:2], places.places))
-            out_eLH[some, queries] = torch.bmm(probs_eQL, v_eLH[some])
+            q_eQH = q_eLH[some, queries]
+            scores_eQL = scratch.take(0, *q_eQH.shape[:2], places.places)
+            torch.bmm(q_eQH, k_eLH[some].transpose(1, 2), out=scores_eQL)
+            total_R, largest_R = (each[some, queries].view(-1) for each in (total_eL, largest_eL))
+            exponentiate(scores_eQL.view(-1, places.places), first_e[some], stop_e[some], largest_R, total_R)
+            part_eQH = torch.bmm(scores_eQL, v_eLH[some])
+            divide(part_eQH.view(-1, width), total_R, out_eLH[some, queries].view(-1, width))
+        kept.append(log_sum(largest_eL, total_eL).view(-1))
         places.put(out_NTH, out_eLH)
+    return torch.cat(kept)
 
 
-def attend_whole_backward(grad_out_NTH: Tensor, qkv_3NPH: Tensor, layout: SegmentLayout) -> Tensor:
-    """Return the gradient of ``qkv_3NPH`` at the tokens, grad_3NTH, from that of the output."""
-    plan, width = plan_groups(layout, in_pieces.TILE_ROWS), qkv_3NPH.shape[-1]
-    grad_3NTH = qkv_3NPH.new_empty((3, *grad_out_NTH.shape))
+def attend_whole_backward(
+    grad_out_NTH: Tensor, delta_NT: Tensor, qkv_3NPH: Tensor, kept: Tensor, layout: SegmentLayout
+) -> Tensor:
+    """Return the gradient of ``qkv_3NPH``; its rows beyond the tokens mean nothing."""
+    plan = plan_groups(layout, in_pieces.TILE_ROWS)
+    num_heads, num_tokens, _ = grad_out_NTH.shape
+    grad_3NPH = torch.empty_like(qkv_3NPH)
+    begin = 0
     for number, group in enumerate(plan.groups):
         places = _places(layout, plan, number)
         q_eLH, k_eLH, v_eLH = (places.take(x_NPH) for x_NPH in qkv_3NPH)
         grad_out_eLH = places.take_gradient(grad_out_NTH)
-        bias_e1L = _padding_bias(layout, group, number, k_eLH)
-        grad_q_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
-        grad_k_eLH, grad_v_eLH = (torch.empty_like(k_eLH, memory_format=torch.contiguous_format) for _ in range(2))
+        delta_eL = places.take_gradient(delta_NT[..., None]).view(grad_out_eLH.shape[:2])
+        lse_eL = kept[begin : begin + delta_eL.numel()].view(delta_eL.shape)
+        begin += delta_eL.numel()
+        first_e, stop_e = _bounds(layout, group, number, num_heads)
+        grad_q_eLH, grad_k_eLH, grad_v_eLH = (
+            torch.empty_like(k_eLH, memory_format=torch.contiguous_format) for _ in range(3)
+        )
         scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 2)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
-            bias = None if bias_e1L is None else bias_e1L[some]
-            q_eQH, grad_eQH = scaled(q_eLH[some, queries]), grad_out_eLH[some, queries]
-            shape = *q_eQH.shape[:2], places.places
-            probs_eQL = _probabilities(q_eQH, k_eLH[some], bias, scratch.take(0, *shape))
-            grad_scores_eQL = torch.bmm(grad_eQH, v_eLH[some].transpose(1, 2), out=scratch.take(1, *shape))
-            _sum_pieces(grad_v_eLH[some], torch.bmm(probs_eQL.transpose(1, 2), grad_eQH), queries)
-            softmax_backward_(grad_scores_eQL, probs_eQL)
-            torch.mul(torch.bmm(grad_scores_eQL, k_eLH[some]), width**-0.5, out=grad_q_eLH[some, queries])
+            q_eQH, grad_eQH = q_eLH[some, queries], grad_out_eLH[some, queries]
+            scores_eQL, grad_scores_eQL = (scratch.take(which, *q_eQH.shape[:2], places.places) for which in range(2))
+            torch.bmm(q_eQH, k_eLH[some].transpose(1, 2), out=scores_eQL)
+            torch.bmm(grad_eQH, v_eLH[some].transpose(1, 2), out=grad_scores_eQL)
+            scores_RL, grad_scores_RL = (each.view(-1, places.places) for each in (scores_eQL, grad_scores_eQL))
+            lse_R, delta_R = (each[some, queries].view(-1) for each in (lse_eL, delta_eL))
+            score_gradient(scores_RL, grad_scores_RL, first_e[some], stop_e[some], lse_R, delta_R)
+            _sum_pieces(grad_v_eLH[some], torch.bmm(scores_eQL.transpose(1, 2), grad_eQH), queries)
+            torch.bmm(grad_scores_eQL, k_eLH[some], out=grad_q_eLH[some, queries])
             _sum_pieces(grad_k_eLH[some], torch.bmm(grad_scores_eQL.transpose(1, 2), q_eQH), queries)
         for which, grad_eLH in enumerate((grad_q_eLH, grad_k_eLH, grad_v_eLH)):
-            places.put(grad_3NTH[which], grad_eLH)
-    return grad_3NTH
+            places.put(grad_3NPH[which, :, :num_tokens], grad_eLH)
+    return grad_3NPH
 
 
 def _sum_pieces(total: Tensor, piece: Tensor, queries: slice) -> None:

@@ -7,7 +7,6 @@ buffers: theta is a setting of the phase, given to the encoder's constructor.
 Legend: T packed tokens, N heads, H head width, C = H / 2 pairs, 3 = query, key, value.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,10 +23,9 @@ class RopeTable:
     cos_T11C: Tensor
     sin_T11C: Tensor
 
-    @functools.cached_property
-    def turn_T1C(self) -> Tensor:
-        """cos + i sin, complex64 [T, 1, C]: what a pair is multiplied by."""
-        return torch.complex(self.cos_T11C[:, 0], self.sin_T11C[:, 0])
+    def chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return cos and sin of some rows, fp32 [rows, C]."""
+        return self.cos_T11C[rows].flatten(1), self.sin_T11C[rows].flatten(1)
 
 
 def rope_table(positions_T: Tensor, head_width: int, theta: float) -> RopeTable:
