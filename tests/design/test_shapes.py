@@ -75,7 +75,7 @@ def test_a_given_hidden_size_is_the_only_one():
 
 
 def test_a_budget_without_a_shape_names_the_nearest_that_works():
-    with pytest.raises(ConfigError, match=r"no shape of 4 to 40 layers has 1M parameters within 0.02 with vocab") as e:
+    with pytest.raises(ConfigError, match=r"no shape of 4 to 40 layers has 1M parameters within 2 % with vocab") as e:
         shapes_of_budget(GRID, 1_000_000, 0.02)
     assert "parameters=14.85M is the nearest that works (4x256x256)" in e.value.remedy
     nearest = count_parameters(shape_of(4, 256, 256, 50_368)).total

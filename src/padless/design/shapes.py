@@ -122,7 +122,7 @@ def shapes_of_budget(grid: Grid, parameters: int, tolerance: float) -> list[Mode
     if near:
         return near
     said = f"no shape of {grid.min_layers} to {grid.max_layers} layers has {approximate_tokens(parameters)} parameters"
-    said += f" within {tolerance:.3g} with vocab={grid.vocab_size}"
+    said += f" within {100 * tolerance:.3g} % with vocab={grid.vocab_size}"
     if not found:
         raise ConfigError(said, "widen expansion=: no multiple of 64 lies in it for any hidden size")
     best = min(found, key=lambda model: abs(count_parameters(model).total - parameters))
