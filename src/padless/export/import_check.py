@@ -1,0 +1,51 @@
+"""Do imported weights compute what transformers computes with them?
+
+A Hugging Face folder is its own reference. For any other source a folder is written from the weights as they were read,
+loaded by transformers, and deleted; where the source's thetas or window were misread, only its own trainer could tell.
+"""
+
+import tempfile
+from pathlib import Path
+
+from padless.errors import ModelError
+from padless.export.importer import LoadedSource
+from padless.export.parity import ParityResult, compare_with_transformers
+from padless.export.writer import write_weights
+
+_LONGEST_TOKENS = 512  # of what is compared
+_SPECIALS = ("cls", "sep", "pad", "mask")
+
+
+def check_import(source: Path, loaded: LoadedSource, max_logit_difference: float) -> ParityResult:
+    """Return how far our logits with ``loaded`` are from transformers', fp32 on a CPU.
+
+    Args:
+        source: where it was loaded from.
+        loaded: the weights.
+        max_logit_difference: largest difference of any logit that is still the same model.
+
+    Raises:
+        ModelError: the logits differ, or transformers cannot load the reference.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = source if source.is_dir() else _write_reference(Path(scratch), loaded)
+        parity = compare_with_transformers(
+            folder, loaded.state_dict, loaded.model_config, loaded.rope, _ids(loaded), _LONGEST_TOKENS
+        )
+    if not parity.max_abs_difference <= max_logit_difference:  # also refuses NaN
+        raise ModelError(
+            f"{source}: our logits differ from transformers' by {parity.max_abs_difference:g} (limit "
+            f"{max_logit_difference:g}; same best token at {parity.top1_agreement:.1%})",
+            "check the thetas and the window in its config; report it if they are right",
+        )
+    return parity
+
+
+def _ids(loaded: LoadedSource) -> dict[str, int]:
+    """Return ids for what is compared: any will do, as long as padding is masked."""
+    return {name: number % loaded.model_config.vocab_size for number, name in enumerate(_SPECIALS)}
+
+
+def _write_reference(folder: Path, loaded: LoadedSource) -> Path:
+    write_weights(folder, loaded.state_dict, loaded.model_config, loaded.rope, _LONGEST_TOKENS, _ids(loaded))
+    return folder
