@@ -192,11 +192,11 @@ def variants_at(plan: Plan, target: Shape) -> tuple[str, ...]:
 
 
 def jobs_of(plan: Plan) -> list[Job]:
-    """Return all runs but the source's, seed by seed, so that a first picture is there early."""
+    """Return all runs but the source's, target by target and seed by seed."""
     jobs = []
     source = source_job(plan)
-    for seed in plan.seeds:
-        for target in plan.targets:
+    for target in plan.targets:
+        for seed in plan.seeds:
             ways = {RANDOM: plan.random_steps, **dict.fromkeys(variants_at(plan, target), plan.steps)}
             for variant, steps in ways.items():
                 name = f"{source.name}-to-{target.name}-{variant}-{steps}-seed{seed}"
