@@ -1,7 +1,7 @@
 """Local layers of :mod:`padless.attention.blocked`: a packed row as overlapping blocks, linear in T.
 
-Block r holds B tokens and gets scores of the W = B + 2 reach keys around it. Of these a query sees a stretch, bounded by
-window and segment, the same in all local layers. The backward pass computes them again: kept is one number a query.
+Block r holds B tokens and gets scores of the W = B + 2 reach keys around it. Of these a query sees a stretch, bounded
+by window and segment, the same in all local layers. The backward pass computes them again: kept is one number a query.
 
 Legend: T packed tokens, P padded rows, N heads, H head width, R blocks, r some of them, B tokens a block, W keys a
 block.
@@ -72,13 +72,14 @@ def plan_rows(layout: SegmentLayout, window_tokens: int | None) -> Rows:
 
 
 def _windows(x_PH: Tensor, rows: Rows, start: int, stop: int) -> Tensor:
-    """Return the windows of blocks ``start`` to ``stop`` of one head as x_rWH, without copying: they overlap."""
+    """Return a copy of the windows of blocks ``start`` to ``stop`` of one head, x_rWH: they overlap, and every product
+    would copy them for itself."""
     width = x_PH.shape[-1]
     return x_PH.as_strided(
         (stop - start, rows.window_keys, width),
         (rows.block_tokens * width, width, 1),
         x_PH.storage_offset() + start * rows.block_tokens * width,
-    )
+    ).contiguous()
 
 
 def _blocks_at_once(rows: Rows) -> int:

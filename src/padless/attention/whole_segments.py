@@ -40,9 +40,9 @@ class _Places:
     is_padded: bool
 
     def take(self, x_NPH: Tensor) -> Tensor:
-        """Return the group's rows as x_eLH, e = head x segment."""
+        """Return a copy of the group's rows as x_eLH, e = head x segment; products copy what is not contiguous."""
         if self.start is not None:
-            return x_NPH[:, self.start : self.start + self.places]
+            return x_NPH[:, self.start : self.start + self.places].contiguous()
         return x_NPH.index_select(1, self.token_p).view(-1, self.places, x_NPH.shape[-1])
 
     def take_gradient(self, x_NTH: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def attend_whole(qkv_3NPH: Tensor, layout: SegmentLayout, out_NTH: Tensor) -> Te
         places = _places(layout, plan, number)
         q_eLH, k_eLH, v_eLH = (places.take(x_NPH) for x_NPH in qkv_3NPH)
         first_e, stop_e = _bounds(layout, group, number, qkv_3NPH.shape[1])
-        out_eLH = torch.empty_like(q_eLH, memory_format=torch.contiguous_format)
+        out_eLH = torch.empty_like(q_eLH)
         largest_eL, total_eL = (torch.empty(out_eLH.shape[:2], dtype=torch.float32) for _ in range(2))
         scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 1)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
@@ -165,9 +165,7 @@ def attend_whole_backward(
         lse_eL = kept[begin : begin + delta_eL.numel()].view(delta_eL.shape)
         begin += delta_eL.numel()
         first_e, stop_e = _bounds(layout, group, number, num_heads)
-        grad_q_eLH, grad_k_eLH, grad_v_eLH = (
-            torch.empty_like(k_eLH, memory_format=torch.contiguous_format) for _ in range(3)
-        )
+        grad_q_eLH, grad_k_eLH, grad_v_eLH = (torch.empty_like(k_eLH) for _ in range(3))
         scratch = Scratch(q_eLH, _largest_cut(q_eLH.shape[0], places.places), 2)
         for some, queries in _cuts(q_eLH.shape[0], places.places):
             q_eQH, grad_eQH = q_eLH[some, queries], grad_out_eLH[some, queries]

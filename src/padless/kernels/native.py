@@ -1,4 +1,4 @@
-"""Kernels for a CPU, compiled by LLVM where they first run: milliseconds each, in the process, without a compiler on disk.
+"""Kernels for a CPU, compiled by LLVM where they first run: in milliseconds, without a compiler on disk.
 
     @kernel
     def add(code, row, x: Memory, low: Memory, out: Memory, width: Whole): ...      written once for one row

@@ -275,7 +275,7 @@ def _lay_heads_first(
 
 
 def lay_heads_first(x_CNH: Tensor, y_CNH: Tensor, out_NTH: Tensor, dots_NT: Tensor, first: int) -> None:
-    """Copy x into rows ``first`` on of ``out_NTH``, and the products of its rows and y's, summed over H, into ``dots_NT``.
+    """Copy x into rows ``first`` on of ``out_NTH``; put the sums over H of x times y into ``dots_NT``.
 
     Args:
         x_CNH: contiguous.

@@ -131,7 +131,8 @@ def _divide(code: Code, row: Whole, x: Memory, total: Memory, out: Memory, width
 def divide(x_RH: Tensor, total_R: Tensor, out_RH: Tensor) -> None:
     """Put rows divided by their total (by 1 where it is 0) into ``out_RH``, whose rows may lie apart."""
     _check(x_RH, total_R)
-    assert out_RH.stride(1) == 1 and out_RH.shape[0] <= x_RH.shape[0]
+    assert out_RH.stride(1) == 1
+    assert out_RH.shape[0] <= x_RH.shape[0]
     _divide(out_RH.shape[0], x_RH, total_R, out_RH, x_RH.shape[1], out_RH.stride(0))
 
 

@@ -10,7 +10,7 @@ LEAST_EXPONENT = -126.0  # of a normal fp32 number; below it exp2 gives 0
 _ROUNDER = 12582912.0  # 1.5 x 2^23: adding it leaves a whole number in the low bits
 # 2^r for |r| <= 1/2, relative error 9e-8 before rounding; the constant term is 1.
 _EXP2 = (0.001326472731307149, 0.009671512991189957, 0.05550733581185341, 0.24022242426872253, 0.6931470036506653, 1.0)
-# (Phi(x) - 1/2) / x in s = 2 x^2 / 5.2^2 - 1, |x| <= 5.2: error of Phi 7e-8 before rounding; beyond, Phi is 0 or 1 to 1e-7.
+# (Phi(x) - 1/2) / x in s = 2 x^2 / 5.2^2 - 1, |x| <= 5.2: error of Phi 7e-8 before rounding; beyond, it is 0 or 1.
 _PHI_END = 5.2
 _PHI = (
     -0.00048127680202014744,

@@ -8,7 +8,8 @@ run in the autocast dtype, where there is one; softmax, loss and the gradients o
     logits      | tile | tile | ...      rows M downwards, vocabulary V to the right
                 | tile | ...
 
-On a GPU with Triton, :mod:`padless.kernels.triton_cross_entropy` does the same in row chunks.
+What happens to a tile on a CPU is :mod:`padless.kernels.native_logits`. On a GPU with Triton,
+:mod:`padless.kernels.triton_cross_entropy` does the same as all of this in row chunks.
 
 Legend: M masked positions, D model width, V vocabulary, R rows of a tile, C columns of a tile.
 """
@@ -23,12 +24,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from padless.data.batch import IGNORED
+from padless.kernels.native import can_compute
+from padless.kernels.native_logits import sum_exponentials, take_shares
+from padless.kernels.native_rows import add
 from padless.kernels.select import uses_triton
 from padless.model.precision import compute_dtype
 from padless.model.tied import TiedGradient
 
-_FP32_ROWS = 256  # of a tile turned into fp32 at once: 512 KiB, which stay in a core's second-level cache
-_LEAST_PLAIN_LSE = -80.0  # below it the exponentials are close to the least that fp32 can hold
 _TILE_CPU = (2560, 512)  # rows, columns: more rows read and write the matrix and its gradient less often
 _TILE_GPU = (8192, 16_384)  # 512 MiB of fp32 logits
 _CHUNK_LOGITS_TRITON = 2**27
@@ -93,10 +95,7 @@ class _Tiles:
         cuts = -(-num_rows // tile[0])
         self.rows, self.columns = -(-num_rows // cuts), min(tile[1], num_columns)
         self._low = x_MD.new_empty(self.rows * self.columns)
-        self._is_fp32 = x_MD.dtype == torch.float32
-        self._fp32_rows = min(_FP32_ROWS, self.rows) if x_MD.device.type == "cpu" else self.rows
-        fp32_size = 0 if self._is_fp32 else self._fp32_rows * self.columns
-        self._fp32 = torch.empty(fp32_size, dtype=torch.float32, device=x_MD.device)
+        self.has_kernels = x_MD.device.type == "cpu" and can_compute(x_MD.dtype)
 
     def row_slices(self) -> Iterator[slice]:
         """Yield the rows of one row of tiles after the other."""
@@ -115,48 +114,35 @@ class _Tiles:
         low_RC = self._low[: math.prod(shape)].view(shape)
         return torch.addmm(self.bias_V[columns], x_RD, weight_CD.t(), out=low_RC)
 
-    def in_fp32(self, low_RC: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield some rows of a tile after the other in fp32, in a buffer that is used again (or in the tile itself)."""
-        for start in range(0, low_RC.shape[0], self._fp32_rows):
-            rows = slice(start, min(start + self._fp32_rows, low_RC.shape[0]))
-            some_RC = low_RC[rows]
-            if not self._is_fp32:
-                some_RC = self._fp32[: some_RC.numel()].view(some_RC.shape).copy_(some_RC)
-            yield rows, some_RC
-
 
 def _log_sum_exp(tiles: _Tiles) -> Tensor:
-    """Return log sum exp of each row's logits, lse_M.
-
-    On a CPU the exponentials are first summed as they are, which suffices for logits up to 88 and saves a pass; where
-    that did not give numbers that can be trusted, and on other devices, the largest logit so far is taken out first.
-    """
-    if tiles.x_MD.device.type == "cpu":
-        lse_M = _log_of_plain_sum(tiles)
-        if bool((torch.isfinite(lse_M) & (lse_M > _LEAST_PLAIN_LSE)).all()):
-            return lse_M
-    return _log_of_shifted_sum(tiles)
-
-
-def _log_of_plain_sum(tiles: _Tiles) -> Tensor:
-    total_M = torch.zeros(tiles.x_MD.shape[0], dtype=torch.float32, device=tiles.x_MD.device)
+    """Return log sum exp of each row's logits, lse_M."""
+    if not tiles.has_kernels:
+        return _log_sum_exp_by_operators(tiles)
+    num_rows = tiles.x_MD.shape[0]
+    largest_M, total_M = torch.full((num_rows,), float("-inf")), torch.zeros(num_rows)
     for rows in tiles.row_slices():
-        x_RD, total_R = tiles.x_MD[rows], total_M[rows]
         for columns in tiles.column_slices():
-            for some, fp32_RC in tiles.in_fp32(tiles.logits(x_RD, columns)):
-                total_R[some] += fp32_RC.exp_().sum(1)
-    return total_M.log_()
+            sum_exponentials(tiles.logits(tiles.x_MD[rows], columns), largest_M[rows], total_M[rows])
+    return total_M.log_().add_(largest_M)
 
 
-def _log_of_shifted_sum(tiles: _Tiles) -> Tensor:
+def _log_sum_exp_by_operators(tiles: _Tiles) -> Tensor:
     lse_M = torch.full((tiles.x_MD.shape[0],), float("-inf"), dtype=torch.float32, device=tiles.x_MD.device)
     for rows in tiles.row_slices():
-        x_RD = tiles.x_MD[rows]
         for columns in tiles.column_slices():
-            lse_R = lse_M[rows]
-            for some, fp32_RC in tiles.in_fp32(tiles.logits(x_RD, columns)):
-                lse_R[some] = torch.logaddexp(lse_R[some], torch.logsumexp(fp32_RC, 1))
+            tile_R = torch.logsumexp(tiles.logits(tiles.x_MD[rows], columns).float(), 1)
+            lse_M[rows] = torch.logaddexp(lse_M[rows], tile_R)
     return lse_M
+
+
+def _take_shares(tiles: _Tiles, logits_RC: Tensor, lse_R: Tensor, factor_R: Tensor) -> Tensor:
+    """Turn logits into exp(logit - lse) x factor in place, and return the fp32 sums over the rows."""
+    if tiles.has_kernels:
+        return take_shares(logits_RC, lse_R, factor_R)
+    share_RC = logits_RC.float().sub_(lse_R[:, None]).exp_().mul_(factor_R[:, None])
+    logits_RC.copy_(share_RC)
+    return share_RC.sum(0)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -233,28 +219,27 @@ def _gradients(
     grad_weight_VD = torch.empty_like(weight_VD, dtype=torch.float32)
     grad_bias_V = torch.empty_like(grad_weight_VD[:, 0])
     for rows in tiles.row_slices():
-        x_RD, lse_R1, grad_x_RD = x_MD[rows], lse_M[rows, None], grad_x_MD[rows]
-        weight_R1 = None if z_loss == 0 else _softmax_weights(lse_R1, z_loss)
+        x_RD, lse_R, grad_x_RD = x_MD[rows], lse_M[rows], grad_x_MD[rows]
+        factor_R = _softmax_weights(lse_R, z_loss)
         for columns in tiles.column_slices():
             share_RC = tiles.logits(x_RD, columns)
-            total_C = torch.zeros_like(grad_bias_V[columns])
-            for some, fp32_RC in tiles.in_fp32(share_RC):
-                fp32_RC.sub_(lse_R1[some]).exp_()
-                if weight_R1 is not None:
-                    fp32_RC.mul_(weight_R1[some])
-                total_C += fp32_RC.sum(0)
-                if fp32_RC.dtype != share_RC.dtype:
-                    share_RC[some].copy_(fp32_RC)
+            total_C = _take_shares(tiles, share_RC, lse_R, factor_R)
             _put(grad_bias_V[columns], total_C, scale, rows.start)
             _put(grad_weight_VD[columns], share_RC.t() @ x_RD, scale, rows.start)
-            grad_x_RD += share_RC @ weight_VD[columns]
+            part_RD = share_RC @ weight_VD[columns]
+            if tiles.has_kernels:
+                add(grad_x_RD, part_RD, grad_x_RD)
+            else:
+                grad_x_RD += part_RD
     _take_one_hot(grad_x_MD, grad_weight_VD, grad_bias_V, x_MD, weight_VD, labels_M, scale)
     return grad_x_MD, grad_weight_VD, grad_bias_V
 
 
-def _softmax_weights(lse_R1: Tensor, z_loss: float) -> Tensor:
+def _softmax_weights(lse_R: Tensor, z_loss: float) -> Tensor:
     """Return 1 + 2 z lse of each row; 1 in ignored rows, whose lse is infinite and whose softmax is 0."""
-    return torch.where(torch.isposinf(lse_R1), 1.0, 1.0 + 2.0 * z_loss * lse_R1)
+    if z_loss == 0:
+        return torch.ones_like(lse_R)
+    return torch.where(torch.isposinf(lse_R), 1.0, 1.0 + 2.0 * z_loss * lse_R)
 
 
 def _put(total: Tensor, part: Tensor, scale: Tensor, is_added: int) -> None:

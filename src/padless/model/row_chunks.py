@@ -3,8 +3,8 @@ stays in a core's cache and only what the backward pass needs is kept.
 
 The mathematics is that of :class:`padless.model.block.Layer`, which every other device runs module by module. Kept a
 layer: the residual stream before each half, rotated queries, keys and values, the attention's result, and what ``Wi``
-puts out; norms and activations are computed again. Matrix products are torch's, in the autocast dtype; what lies between
-them is :mod:`padless.kernels.native_rows`, in fp32.
+puts out; norms and activations are computed again. Matrix products are torch's, in the autocast dtype; what lies
+between them is :mod:`padless.kernels.native_rows`, in fp32.
 
     attention_half    hidden + Wo attend(rotate(Wqkv norm(hidden)))
     mlp_half          hidden + Wo (gelu(Wi_1 norm(hidden)) * Wi_2 norm(hidden))
