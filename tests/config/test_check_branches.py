@@ -113,6 +113,12 @@ def test_a_branch_is_its_trunk_with_one_phase_more():
     assert load_config(to_plain(branch)) == branch
 
 
+def test_a_branch_of_a_tiled_trunk_begins_with_the_trunks_weights_and_tiles_nothing():
+    tiled = compose(["recipe=demo_branches", "init=tiled", "init.source=small.pt", "init.mode=centre"])
+    assert check(tiled, 1) == []
+    assert branch_config(tiled, "code", "trunk.pt").init == lab().init
+
+
 def test_branches_change_nothing_that_the_trunk_computes():
     assert results_part(replace(lab(), branches={})) == results_part(lab())
     assert list(with_branches(lab()).phases) == ["short", "context", "even", "science", "code"]

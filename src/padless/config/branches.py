@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from padless.config.schema import PROFILE_FROM_STEP, Config, InitConfig, RunConfig, StartConfig
+from padless.config.schema import PROFILE_FROM_STEP, Config, RunConfig, StartConfig
+from padless.config.stored import random_init
 from padless.errors import PadlessError
 
 FOLDER = "branches"
-_RANDOM = InitConfig("random", None, "fan_in", "wrap", None, 0.0, False, False)  # weights come from the trunk
 
 
 def with_branches(config: Config) -> Config:
@@ -39,7 +39,7 @@ def branch_config(config: Config, name: str, source: str) -> Config:
         phases={**config.phases, name: config.branches[name]},
         phase_order=(*config.phase_order, name),
         branches={},
-        init=_RANDOM,
+        init=random_init(),  # the weights are the trunk's, however those began
         start=StartConfig(source, ("weights", "optimizer", "clock")),
     )
 

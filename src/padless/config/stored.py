@@ -14,7 +14,7 @@ import yaml
 
 from padless.config.load import load_config
 from padless.config.plain_yaml import without_aliases
-from padless.config.schema import PROFILE_FROM_STEP, Config
+from padless.config.schema import PROFILE_FROM_STEP, Config, InitConfig
 from padless.errors import ConfigError
 
 _MAX_BYTES = 1 << 20
@@ -61,6 +61,12 @@ def load_stored(tree: Mapping[str, Any]) -> Config:
     if isinstance(start, dict) and isinstance(start.get("keep"), str):
         start["keep"] = _OLD_KEEP.get(start["keep"], start["keep"])
     return load_config(plain)
+
+
+def random_init() -> InitConfig:
+    """Return the settings of fresh weights; those of tiling are what they are where nobody asks for tiling."""
+    values: dict[str, Any] = dict(_BEFORE["init"])
+    return InitConfig(kind="random", source=None, scale="fan_in", allow_theta_change=False, **values)
 
 
 _DataLoader = without_aliases(yaml.SafeLoader)  # no tags of any language either
