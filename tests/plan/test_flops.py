@@ -8,8 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import PackedBatch
+from padless.model.count import count_parameters
 from padless.model.masked_lm import MaskedLM
-from padless.plan.flops import attended_pairs, forward_flops, step_flops
+from padless.plan.calibration import preset
+from padless.plan.flops import attended_pairs, attention_flops, forward_flops, step_flops
 
 WIDE_WINDOW = ModelConfig(
     num_layers=4,
@@ -91,3 +93,33 @@ def test_a_window_and_fewer_masked_tokens_are_less_work():
     saved = forward_flops(WIDE_WINDOW, LENGTHS) - forward_flops(narrow, LENGTHS)
     assert saved == 2 * 2 * 2 * 32 * (attended_pairs(LENGTHS, None) - attended_pairs(LENGTHS, 16))
     assert step_flops(narrow, LENGTHS, 9) - step_flops(narrow, LENGTHS, 8) == 3 * 2 * 32 * (32 + 128)
+
+
+def test_a_step_has_the_matrix_products_of_our_module_forward_and_backward():
+    masked_lm = MaskedLM(WIDE_WINDOW, RopeConfig(160_000.0, 10_000.0), "reference").train()
+    borders = torch.tensor([0, *LENGTHS]).cumsum(0)
+    positions_M = torch.tensor([2, 5, 40, 41, 120])
+    ids_T, labels_M = torch.zeros(sum(LENGTHS), dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
+    batch = PackedBatch(ids_T, borders.int(), positions_M, labels_M, LENGTHS, max(LENGTHS), sum(LENGTHS), 5)
+
+    def step():
+        torch.nn.functional.cross_entropy(masked_lm.logits_at(batch), labels_M).backward()
+
+    assert counted(step) == step_flops(WIDE_WINDOW, LENGTHS, 5)
+
+
+@pytest.mark.parametrize("name", ["17m", "base", "large", "1b"])
+def test_a_presets_parameters_and_matrix_products_are_those_of_its_module(name):
+    model = replace(preset(name), local_window_tokens=4096)
+    with torch.device("meta"):
+        masked_lm = MaskedLM(model, RopeConfig(160_000.0, 10_000.0), "reference")
+        hidden_TD = torch.zeros(24, model.hidden_size)
+    assert sum(parameter.numel() for parameter in masked_lm.parameters()) == count_parameters(model).total
+    weights = [layer.weight for layer in masked_lm.model.layers.modules() if isinstance(layer, torch.nn.Linear)]
+    products = counted(
+        lambda: (
+            [torch.zeros(24, weight.shape[1], device="meta") @ weight.t() for weight in weights]
+            + [masked_lm.decoder(masked_lm.head(hidden_TD[:7]))]
+        )
+    )
+    assert products == forward_flops(model, (24,), 7) - attention_flops(model, (24,))

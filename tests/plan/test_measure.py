@@ -72,3 +72,17 @@ def test_phases_of_one_kind_are_measured_once(monkeypatch):
     assert speed.flops_per_s == {"pretrain": 1e9, "context": 2e9, "anneal": 2e9}
     assert "10 steps with 3 and 6 layers of 22, the rest by FLOPs" in speed.says
     assert "it had 50% of its threads' time: others use this machine" in speed.says
+
+
+@pytest.mark.parametrize(("device_type", "tokens"), [("cpu", [1024, 8192]), ("cuda", [8192, 8192])])
+def test_a_cpu_is_measured_on_shorter_blocks_where_segments_allow(monkeypatch, device_type, tokens):
+    asked = []
+
+    def answer(task):
+        asked.extend(sum(kind["blocks"][0]) for kind in task["phases"])
+        kinds = [{"flops_per_s": 1e9, "depths": [22], "steps": 5} for _ in task["phases"]]
+        return {"phases": kinds, "threads": 1, "optimizer_s_per_parameter": 1e-9, "processor_share": 1.0}
+
+    monkeypatch.setattr(measuring, "run_probe", answer)
+    measure(compose(["recipe=modernbert_base"]), Present(device_type, "here", 1), None, lambda line: None)
+    assert asked == tokens

@@ -57,7 +57,7 @@ class PhaseEstimate:
     gpu_hours_other: float
     exposed_s: float  # of a step, waiting for gradients of other ranks
     network_bytes_per_s: float  # a rank sends, to hide all of it behind the last microbatch's backward pass
-    mfu: float  # of the device's peak
+    mfu: float | None  # of the device's peak; None for a CPU, whose peak is not known
 
     @property
     def gpu_hours(self) -> float:
@@ -221,6 +221,7 @@ def _phase(
     overhead_s = optimizer_s + exposed_s
     seconds = tokens / machine.count * token_s + plan.steps_in_phase * overhead_s
     training = seconds * machine.count / 3600
+    flops = work.flops * tokens * data.fill
     last_batch_tokens = plan.levels[-1][1] * plan.block_tokens
     return PhaseEstimate(
         plan,
@@ -230,12 +231,12 @@ def _phase(
         rate,
         data,
         work,
-        work.flops * tokens * data.fill,
+        flops,
         token_s,
         last_batch_tokens / machine.count * token_s + overhead_s,
         training,
         other_gpu_hours(training),
         exposed_s,
         ring_bytes(parameters, machine.count) / backward_s,
-        work.flops * tokens * data.fill / (seconds * machine.count) / (machine.device.peak_tflops * 1e12),
+        None if machine.is_cpu else flops / (seconds * machine.count) / (machine.device.peak_tflops * 1e12),
     )

@@ -1,7 +1,7 @@
 """``padless plan --measure``: the speed of this machine instead of the efficiency model's.
 
 A process of its own (:mod:`padless.bench.probe`, which has torch) trains the real model on drawn segments of each phase
-for about two minutes in all; here its task is written and its figures are read.
+for about two minutes in all (on a slow CPU, large models take more); here its task is written and its figures are read.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from padless.plan.streams import data_of_phase
 BUDGET_S = 120.0
 _SAMPLE_BLOCKS = 4
 _BUSY_BELOW = 0.7
+_CPU_TOKENS = 1024
 _PROBE = "padless.bench.probe"
 _UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -99,8 +100,11 @@ def measure(
     for plan, _ in all_phases(config):
         blocks = (plan.actual_end_tokens - plan.start_tokens) // plan.block_tokens
         data = data_of_phase(config, plan.phase, blocks, lengths)
+        tokens = plan.block_tokens
+        if present.device_type == "cpu":  # rates are those of longer blocks, in a fraction of the time
+            tokens = min(tokens, max(plan.phase.max_seq_len, _CPU_TOKENS))
         task = {
-            "blocks": draw_blocks(data.segments, plan.block_tokens, _SAMPLE_BLOCKS),
+            "blocks": draw_blocks(data.segments, tokens, _SAMPLE_BLOCKS),
             "mask_rate": round(mean_mask_rate(plan.phase), 6),
         }
         task_of_phase[plan.name] = key = json.dumps(task)

@@ -14,6 +14,7 @@ from padless.plan.memory import MemoryNeed, need_of
 from padless.plan.table import phase_row, print_plan
 from padless.units import approximate_tokens
 
+_HOURS_A_YEAR = 8766.0
 _CALIBRATED_ON = "h100"
 SMALL_MODELS = (
     "; below about 100M parameters expect longer: Ettin's published runs of 68M, 32M, 17M took 1.2, 2, 2.5 times"
@@ -119,6 +120,8 @@ def as_plain(run: RunEstimate, largest_blocks: int | None, remarks: tuple[str, .
 
 def duration_text(hours: float) -> str:
     """Return a duration as people say it: 0.02 -> "1.2 min", 246 -> "10.2 days"."""
+    if hours >= 3 * _HOURS_A_YEAR:
+        return f"{hours / _HOURS_A_YEAR:,.0f} years"
     if hours >= 48:
         return f"{hours / 24:,.1f} days"
     if hours >= 1:
@@ -170,7 +173,7 @@ def _cost_table(run: RunEstimate) -> Table:
             f"{phase.plan.name} (branch)" if phase.is_branch else phase.plan.name,
             f"{phase.flops:.2e}",
             approximate_tokens(run.machine.count / phase.seconds_a_token),
-            f"{phase.mfu:.0%}",
+            "" if phase.mfu is None else f"{phase.mfu:.0%}",
             number_text(phase.gpu_hours_training),
             number_text(phase.gpu_hours),
             duration_text(phase.gpu_hours / run.machine.count),
