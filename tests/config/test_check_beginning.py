@@ -22,6 +22,7 @@ def refused(*overrides):
         ("init.layer_map=[0,1]", "init.layer_map=[0,1]"),
         ("init.symmetry_noise_std=0.1", "init.symmetry_noise_std=0.1"),
         ("init.tile_moments=true", "init.tile_moments=true"),
+        ("init.repeated_layers=silent", "init.repeated_layers=silent"),
         ("init.scale=published", "init.scale=published"),
     ],
 )

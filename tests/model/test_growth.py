@@ -81,6 +81,9 @@ def test_base_grows_into_large_as_published():
 
 
 KEEPING = [
+    ({"num_layers": 6}, {"repeated": "silent"}),
+    ({"num_layers": 9, **WIDER, "intermediate_size": 31}, {"repeated": "silent"}),
+    ({"num_layers": 7}, {"repeated": "silent", "layer_map": (0, 1, 1, 0, 2, 2, 3)}),
     ({**WIDER, "intermediate_size": 24}, {}),
     ({"hidden_size": 48, "num_heads": 6, "intermediate_size": 12}, {}),
     ({**WIDER, "intermediate_size": 31}, {"mode": "edge"}),
@@ -90,6 +93,7 @@ KEEPING = [
     ({}, {"scale": "published"}),
 ]
 CHANGING = [
+    ({"num_layers": 6, **WIDER}, {"repeated": "silent", "mode": "centre"}, "edges are random"),
     ({"num_layers": 6}, {}, r"layers repeat or move \(4 -> 6\)"),
     ({}, {"layer_map": (0, 2, 1, 3)}, r"layers repeat or move \(4 -> 4\)"),
     ({"hidden_size": 24, "num_heads": 3}, {}, "hidden_size 16 -> 24 is not a multiple"),
@@ -128,6 +132,26 @@ def test_where_growth_does_not_keep_the_logits_it_says_why(change, how, reason):
     (found,) = function_changes(growth)
     assert re.search(reason, found)
     assert describe_function([found]).startswith("function: not exactly the source's: ")
+
+
+def test_silent_layers_are_those_beyond_the_first_in_order():
+    def silent(target_layers, layer_map=None):
+        target = replace(SMALL, num_layers=target_layers)
+        return plan_growth(SMALL, target, layer_map=layer_map, repeated="silent")
+
+    assert (silent(6).layer_map, silent(6).silent_layers) == ((0, 1, 2, 3, 1, 2), (4, 5))
+    assert silent(7, (0, 1, 1, 0, 2, 2, 3)).silent_layers == (2, 3, 5)
+    with pytest.raises(
+        ModelError, match=r"0 to 3 in this order and layer 0 first, init\.layer_map=\[0,1,1,3,2,2\]"
+    ) as bad:
+        silent(6, (0, 1, 1, 3, 2, 2))
+    assert "use e.g. init.layer_map=[0,1,2,3,1,2], or init.repeated_layers=copied" in bad.value.remedy
+    with pytest.raises(ModelError, match="layer 0 first"):
+        silent(7, (3, 1, 2, 0, 1, 2, 3))
+    with pytest.raises(ModelError, match=r"silent has no effect: no layer repeats \(4 layers in both\)"):
+        silent(4)
+    with pytest.raises(ModelError, match="global_every_layers is 3 in the source and 2 in the model"):
+        plan_growth(SMALL, replace(SMALL, num_layers=8, global_every_layers=2), repeated="silent")
 
 
 def test_noise_changes_the_function_in_its_measure():

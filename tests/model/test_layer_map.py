@@ -1,7 +1,14 @@
 import pytest
 
 from padless.errors import ModelError
-from padless.model.layer_map import as_setting, check_layer_map, describe_layer_map, map_layers
+from padless.model.layer_map import (
+    as_setting,
+    check_layer_map,
+    describe_layer_map,
+    first_in_order,
+    map_layers,
+    stack_layers,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,18 @@ def test_a_map_that_crosses_the_kinds_is_refused_with_the_nearest_layer_unless_b
 
 def test_a_map_is_written_as_a_setting():
     assert as_setting((0, 1, 1)) == "[0,1,1]"
+
+
+@pytest.mark.parametrize(("source", "target"), [(22, 28), (4, 6), (4, 8), (4, 12), (22, 44), (3, 4), (5, 5)])
+def test_a_stacked_map_keeps_layers_in_place_and_repeats_the_last_of_each_kind(source, target):
+    layer_map = stack_layers(source, target, 3)
+    assert layer_map[:source] == tuple(range(source))
+    assert len(layer_map) == target
+    assert all((layer % 3 == 0) is (from_layer % 3 == 0) for layer, from_layer in enumerate(layer_map))
+    assert first_in_order(layer_map, source) == tuple(range(source))
+
+
+def test_the_first_in_order_are_found_wherever_they_are():
+    assert first_in_order((0, 0, 1, 0, 2, 1, 2), 3) == (0, 2, 4)
+    assert first_in_order((0, 1, 1, 3, 2, 2), 4) is None
+    assert first_in_order((1, 0, 1, 2), 3) is None, "the first layer has no norm before its attention"

@@ -278,6 +278,15 @@ def test_noise_is_a_function_of_the_seed():
     assert not torch.equal(first, other)
 
 
+def test_silent_layers_put_out_nothing_and_the_report_says_so():
+    target_model = replace(SMALL, num_layers=6, hidden_size=32, num_heads=4)
+    *_, tiled, rows = grow(SMALL, target_model, repeated="silent", noise=SymmetryNoise(0.1, 5))
+    zero = {name for name, tensor in tiled.items() if not tensor.any()}
+    assert zero == {f"model.layers.{layer}.{part}.Wo.weight" for layer in (4, 5) for part in ("attn", "mlp")}
+    assert {row.name for row in rows if row.how == "zero (silent)"} == zero
+    assert "zero (silent)" in tiling_table(rows)
+
+
 def test_noise_without_a_copy_is_refused():
     with pytest.raises(ModelError, match=r"init\.symmetry_noise_std=0\.1 has no effect: no head, neuron or feature"):
         grow(SMALL, replace(SMALL, num_layers=8), noise=SymmetryNoise(0.1, 5))

@@ -77,6 +77,13 @@ def test_what_has_no_history_gets_none():
     assert (stand_in["exp_avg_sq"] == 0).all()
 
 
+def test_silent_layers_have_no_history():
+    growth = plan_growth(SMALL, replace(SMALL, num_layers=6), repeated="silent")
+    tiled = tile_moments(moments_of(draw_weights(SMALL, 0)), growth)["moments"]
+    empty = {name for name, each in tiled.items() if not each["exp_avg_sq"].any()}
+    assert empty == {name for name in tiled if name.startswith(("model.layers.4.", "model.layers.5."))}
+
+
 def test_moments_that_are_missing_or_of_another_shape_are_refused():
     growth = plan_growth(SMALL, replace(SMALL, num_layers=6))
     saved = moments_of(draw_weights(SMALL, 0))

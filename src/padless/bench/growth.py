@@ -42,6 +42,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "centre": ("init.mode=centre",),
     "noise": ("init.symmetry_noise_std=0.1",),
     "moments": ("init.tile_moments=true",),
+    "silent": ("init.repeated_layers=silent",),
+    "silent-noise": ("init.repeated_layers=silent", "init.symmetry_noise_std=0.1"),
 }
 BLOCK_TOKENS, BATCH_BLOCKS, SEGMENT_TOKENS = 512, 2, 64
 STEP_TOKENS = BLOCK_TOKENS * BATCH_BLOCKS
@@ -187,8 +189,9 @@ def variants_at(plan: Plan, target: Shape) -> tuple[str, ...]:
     if plan.variants is not None:
         return plan.variants
     is_multiple = target.hidden % plan.source.hidden == 0
-    names = ("tiled", "published", "centre", "noise", "moments") if is_multiple else ("tiled", "published", "edge")
-    return names if target == plan.targets[0] or not is_multiple else names[:2]
+    if not is_multiple:
+        return ("tiled", "published", "edge")
+    return tuple(name for name in VARIANTS if name != "edge") if target == plan.targets[0] else ("tiled", "published")
 
 
 def jobs_of(plan: Plan) -> list[Job]:

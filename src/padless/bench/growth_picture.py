@@ -13,6 +13,8 @@ _COLOURS = {
     "centre": "#d68910",
     "noise": "#117864",
     "moments": "#2e9ad0",
+    "silent": "#b7950b",
+    "silent-noise": "#ca6f9e",
 }
 _WORDS = {
     RANDOM: "random start",
@@ -22,6 +24,8 @@ _WORDS = {
     "centre": "mode=centre",
     "noise": "symmetry_noise_std=0.1",
     "moments": "tile_moments=true",
+    "silent": "repeated_layers=silent",
+    "silent-noise": "repeated_layers=silent, noise",
 }
 
 

@@ -34,6 +34,7 @@ def _check_random(init: InitConfig) -> None:
         "scale": (init.scale, "fan_in"),
         "mode": (init.mode, "wrap"),
         "layer_map": (init.layer_map, None),
+        "repeated_layers": (init.repeated_layers, "copied"),
         "symmetry_noise_std": (init.symmetry_noise_std, 0.0),
         "tile_moments": (init.tile_moments, False),
     }

@@ -204,6 +204,7 @@ class InitConfig:
     scale: Literal["fan_in", "published"]
     mode: Literal["wrap", "centre", "edge"]  # how an axis is filled beyond the source's size
     layer_map: tuple[int, ...] | None  # source layer of each layer; None keeps local on local and global on global
+    repeated_layers: Literal["copied", "silent"]  # silent ones add nothing at first, so depth keeps the function
     symmetry_noise_std: float  # noise on copies, as a share of a tensor's own deviation; 0 is off
     tile_moments: bool  # grow the optimizer's moments, too (a padless checkpoint has them)
     allow_theta_change: bool

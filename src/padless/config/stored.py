@@ -30,7 +30,13 @@ _BEFORE = {
     "optimizer": {"kind": "stable_adamw"},
     "loss": {"z_loss": 0.0},
     "branches": {},
-    "init": {"mode": "wrap", "layer_map": None, "symmetry_noise_std": 0.0, "tile_moments": False},
+    "init": {
+        "mode": "wrap",
+        "layer_map": None,
+        "repeated_layers": "copied",
+        "symmetry_noise_std": 0.0,
+        "tile_moments": False,
+    },
     "data": {"verify": "off", "cache_limit_bytes": None},
     "hardware": {"rank_timeout_s": 600.0, "compile": "off"},
     "guard": {

@@ -11,9 +11,10 @@ from typing import Literal
 from padless.config.schema import ModelConfig
 from padless.errors import ModelError
 from padless.model.axis_tiling import AxisTiling, Mode, extend_axis, tile_axis
-from padless.model.layer_map import check_layer_map, map_layers
+from padless.model.layer_map import as_setting, check_layer_map, first_in_order, map_layers, stack_layers
 
 Scale = Literal["fan_in", "published"]
+Repeated = Literal["copied", "silent"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Growth:
     mode: Mode
     layer_map: tuple[int, ...]  # source layer of each target layer
     axes: Axes
+    silent_layers: tuple[int, ...] = ()  # target layers whose output projections begin at 0, so that they add nothing
 
     @property
     def has_copies(self) -> bool:
@@ -54,6 +56,7 @@ def plan_growth(
     mode: Mode = "wrap",
     layer_map: Sequence[int] | None = None,
     may_cross_kinds: bool = False,
+    repeated: Repeated = "copied",
 ) -> Growth:
     """Return how ``source`` grows into ``target``.
 
@@ -62,18 +65,24 @@ def plan_growth(
         target: shape of the larger one, nowhere smaller.
         scale: ``"fan_in"`` divides inputs by their multiplicity, ``"published"`` does not.
         mode: how an axis is filled beyond the source's size.
-        layer_map: source layer of each target layer; None takes :func:`padless.model.layer_map.map_layers`'s.
+        layer_map: source layer of each target layer; None takes :func:`padless.model.layer_map.map_layers`'s, or
+            :func:`padless.model.layer_map.stack_layers`'s where repeated layers are silent.
         may_cross_kinds: local and global layers have one theta, so that an own map may cross them.
+        repeated: what layers that start from a source layer another one stands for do at first: what it does, or
+            nothing.
 
     Raises:
         ModelError: a source that is larger somewhere, heads of another width or that do not divide the hidden size, a
-            kind of layer the source lacks, or a map that does not fit.
+            kind of layer the source lacks, a map that does not fit, or one that cannot be silent.
     """
     _refuse_larger_source(source, target)
     head_width = _head_width(source, target)
     default_map = map_layers(
         source.num_layers, target.num_layers, source.global_every_layers, target.global_every_layers
     )
+    if repeated == "silent":
+        _refuse_other_kinds(source, target)
+        default_map = stack_layers(source.num_layers, target.num_layers, source.global_every_layers)
     if layer_map is not None:
         check_layer_map(
             layer_map,
@@ -95,15 +104,17 @@ def plan_growth(
         qkv=head_features.stack_parts(3, source.hidden_size),
         geglu=intermediate.stack_parts(2, source.intermediate_size),
     )
-    return Growth(source, target, scale, mode, tuple(default_map if layer_map is None else layer_map), axes)
+    chosen = tuple(default_map if layer_map is None else layer_map)
+    silent = _silent_layers(chosen, default_map, source.num_layers) if repeated == "silent" else ()
+    return Growth(source, target, scale, mode, chosen, axes, silent)
 
 
 def function_changes(growth: Growth) -> list[str]:
     """Return why the grown model's logits differ from the source's; empty where they are equal up to rounding.
 
-    Equal they are if the depth stays, ``scale`` is ``fan_in``, the mode repeats everything (``wrap`` or ``edge``) and
-    the hidden size is a multiple of the source's. The GeGLU width may be any. New vocabulary rows leave the logits of
-    the source's tokens as they are.
+    Equal they are if the depth stays or repeated layers are silent, ``scale`` is ``fan_in``, the mode repeats
+    everything (``wrap`` or ``edge``) and the hidden size is a multiple of the source's. The GeGLU width may be any. New
+    vocabulary rows leave the logits of the source's tokens as they are.
     """
     source, target, axes = growth.source, growth.target, growth.axes
     width = f"hidden_size {source.hidden_size} -> {target.hidden_size}"
@@ -113,7 +124,7 @@ def function_changes(growth: Growth) -> list[str]:
         for name in ("global_every_layers", "local_window_tokens", "norm_eps")
         if getattr(source, name) != getattr(target, name)
     ]
-    if growth.layer_map != tuple(range(source.num_layers)):
+    if not growth.silent_layers and growth.layer_map != tuple(range(source.num_layers)):
         reasons.append(f"layers repeat or move ({source.num_layers} -> {target.num_layers})")
     if axes.hidden.has_random or axes.intermediate.has_random:
         reasons.append(f"the edges are random ({width}, {neurons})")
@@ -129,6 +140,32 @@ def describe_function(reasons: Sequence[str]) -> str:
     if not reasons:
         return "function: the source's, up to rounding"
     return f"function: not exactly the source's: {'; '.join(reasons)}"
+
+
+def _refuse_other_kinds(source: ModelConfig, target: ModelConfig) -> None:
+    if source.global_every_layers != target.global_every_layers:
+        raise ModelError(
+            f"init.repeated_layers=silent keeps every source layer in its place, but global_every_layers is "
+            f"{source.global_every_layers} in the source and {target.global_every_layers} in the model",
+            f"set model.global_every_layers={source.global_every_layers}, or init.repeated_layers=copied",
+        )
+
+
+def _silent_layers(layer_map: Sequence[int], default_map: Sequence[int], source_layers: int) -> tuple[int, ...]:
+    places = first_in_order(layer_map, source_layers)
+    if places is None:
+        raise ModelError(
+            f"init.repeated_layers=silent needs the source's layers 0 to {source_layers - 1} in this order and layer 0 "
+            f"first, init.layer_map={as_setting(layer_map)} has not",
+            f"use e.g. init.layer_map={as_setting(default_map)}, or init.repeated_layers=copied",
+        )
+    silent = tuple(sorted(set(range(len(layer_map))) - set(places)))
+    if not silent:
+        raise ModelError(
+            f"init.repeated_layers=silent has no effect: no layer repeats ({source_layers} layers in both)",
+            "remove it, or give the model more layers",
+        )
+    return silent
 
 
 def _refuse_larger_source(source: ModelConfig, target: ModelConfig) -> None:

@@ -5,6 +5,10 @@ weights of the other kind would be wrong and not only suboptimal. Within a kind 
 back), every source layer is used, and the repeats are spread evenly: target ``j`` of ``N`` takes source
 ``floor((j + 1/2) n / N)`` of ``n``, which cannot run past the end at any growth and takes the first from the first.
 
+Where layers that repeat are to be silent (:mod:`padless.model.growth`), the source's layers have to come in their
+order, which spreading the two kinds apart can break (4 to 6: 0 1 1 3 2 2). Then they stay where they are, and the
+repeats, of the last layers of their kind, come on top.
+
 A map of one's own may leave layers out or go back. It may cross the kinds only where both have one theta.
 """
 
@@ -44,6 +48,38 @@ def map_layers(source_layers: int, target_layers: int, source_every: int, target
         for position, target in enumerate(targets):
             layer_map[target] = sources[(2 * position + 1) * len(sources) // (2 * len(targets))]
     return tuple(layer_map)
+
+
+def stack_layers(source_layers: int, target_layers: int, every: int) -> tuple[int, ...]:
+    """Return the map that keeps the source's layers in place and repeats the last ones of each kind on top of them.
+
+    Args:
+        source_layers: number of layers of the source.
+        target_layers: number of layers of the target, at least as many.
+        every: layer ``i`` is global if ``i % every == 0``, in both.
+    """
+    layer_map = {layer: layer for layer in range(source_layers)}
+    for is_global in (True, False):
+        sources = [layer for layer in range(source_layers) if _is_global(layer, every) is is_global]
+        targets = [layer for layer in range(source_layers, target_layers) if _is_global(layer, every) is is_global]
+        last = sources[-len(targets) :]
+        for position, target in enumerate(targets):
+            layer_map[target] = last[position * len(last) // len(targets)]
+    return tuple(layer_map[layer] for layer in range(target_layers))
+
+
+def first_in_order(layer_map: Sequence[int], source_layers: int) -> tuple[int, ...] | None:
+    """Return the target layers that, alone, are the source's layers one after the other, the first of both being one.
+
+    None if there are none such.
+    """
+    if layer_map[0] != 0:  # layer 0 alone has no norm before its attention
+        return None
+    places: list[int] = []
+    for layer, source in enumerate(layer_map):
+        if source == len(places):
+            places.append(layer)
+    return tuple(places) if len(places) == source_layers else None
 
 
 def check_layer_map(

@@ -14,6 +14,9 @@ multiplicities (an integer growth of the width) nothing, and the function is kep
 A target layer other than 0 that starts from source layer 0 needs a norm that layer does not have; its attention read
 the normed embeddings, so the gain of the embedding norm takes the place.
 
+Layers that repeat may begin silent: attn.Wo and mlp.Wo are 0, so they add nothing to the residual until these have
+learned something. Without that a deeper model is not the source's function.
+
 Copies of a head, neuron or feature can be exchanged without changing the loss, so they get equal gradients for ever and
 an elementwise optimizer keeps them equal but for rounding. :class:`SymmetryNoise` breaks that.
 
@@ -23,7 +26,7 @@ Legend: D model width, V vocabulary, N target size of an axis. Everything here i
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +40,7 @@ from padless.model.tiling_report import TiledTensor, check_covered
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_OUTPUTS = ("attn.Wo.weight", "mlp.Wo.weight")
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,11 @@ def tile_state_dict(
         source_name = source_name_of(name, growth.layer_map)
         rule = _rule_for(name, growth.axes)
         value, row = _tile_tensor(name, source_name, source[source_name], target[name], rule, growth)
-        tiled[name] = value if noise is None else _with_noise(name, value, rule, noise)
+        if is_silent(name, growth):
+            value, row = torch.zeros_like(value), replace(row, how="zero (silent)", random_share=0.0)
+        elif noise is not None:
+            value = _with_noise(name, value, rule, noise)
+        tiled[name] = value
         rows.append(row)
     if DECODER in target:
         tiled[DECODER] = tiled[EMBEDDING]
@@ -111,8 +119,8 @@ def tile_moments(saved: Mapping[str, Mapping[str, Any]], growth: Growth) -> dict
     each copy is 1/m of the source's: the first moment is divided by m, the second by m squared, m being the
     multiplicity of what a matrix puts out. With an integer growth of the width alone that is exact; else, and where
     layers repeat, as near as it gets. The gain of the head's norm has been divided itself, which makes up for it: its
-    gradient is the source's. ``published`` does not divide, so moments are not divided either. What is random, and a
-    norm that stands in for another, has no history: zeros. Step counters stay.
+    gradient is the source's. ``published`` does not divide, so moments are not divided either. What is random, a norm
+    that stands in for another, and silent layers have no history: zeros. Step counters stay.
 
     Args:
         saved: ``moments`` by parameter name and ``group_steps``, as a checkpoint of the source has them.
@@ -126,16 +134,24 @@ def tile_moments(saved: Mapping[str, Mapping[str, Any]], growth: Growth) -> dict
     tiled: dict[str, dict[str, Tensor]] = {}
     for name, shape in tensor_shapes(growth.target).items():
         source_name, rule = source_name_of(name, growth.layer_map), _rule_for(name, growth.axes)
+        match = _LAYER.fullmatch(name)
+        is_stand_in = source_name == EMBEDDING_NORM != name
+        has_no_history = is_stand_in or (match is not None and int(match[1]) in growth.silent_layers)
         tiled[name] = {}
         for power, key in enumerate(MOMENTS, start=1):
             source = moments[source_name][key]
             base = torch.zeros(shape, dtype=source.dtype, device=source.device)
-            is_stand_in = source_name == EMBEDDING_NORM != name
-            value = base if is_stand_in else _take(source, base, rule)
+            value = base if has_no_history else _take(source, base, rule)
             if growth.scale == "fan_in" and rule.gradient is not None:
                 value = value / _along(rule.gradient.multiplicity_N**power, value, is_rows=rule.rows is rule.gradient)
             tiled[name][key] = value
     return {"moments": tiled, "group_steps": {key: _copy(step) for key, step in saved["group_steps"].items()}}
+
+
+def is_silent(name: str, growth: Growth) -> bool:
+    """Return whether a tensor of the target begins at 0: the output projections of silent layers."""
+    match = _LAYER.fullmatch(name)
+    return match is not None and int(match[1]) in growth.silent_layers and match[2] in _OUTPUTS
 
 
 def source_name_of(name: str, layer_map: tuple[int, ...]) -> str:

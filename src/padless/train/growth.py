@@ -52,6 +52,7 @@ def open_growth(config: Config, first_phase: PhasePlan, tokenizer_sha256: str) -
         init.mode,
         init.layer_map,
         may_cross_kinds=all(rope.global_theta == rope.local_theta for rope in thetas),
+        repeated=init.repeated_layers,
     )
     if init.tile_moments and moments is None:
         raise CheckpointError(
@@ -74,7 +75,7 @@ def write_growth(folder: Path, growth: Growth, facts: dict[str, Any]) -> None:
 
 
 def read_growth(folder: Path, target: ModelConfig) -> Growth | None:
-    """Return how the run in ``folder`` was grown, or None where nothing, or nothing whole, says so."""
+    """Return how the run in ``folder`` was grown, but for silent layers; None where nothing whole says so."""
     try:
         plain = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         source = ModelConfig(**plain["source_model"])
