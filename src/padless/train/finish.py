@@ -1,6 +1,7 @@
 """What happens around the phases: validation data before them; export, picture and summary after them."""
 
 from pathlib import Path
+from typing import Any
 
 from padless.config.schema import Config
 from padless.data.masking import MaskingRule
@@ -9,6 +10,7 @@ from padless.errors import PadlessError
 from padless.export.command import export_from
 from padless.export.fill_mask import fill_masks
 from padless.train.callbacks.metrics import read_metrics
+from padless.train.forgetting import before_and_after, plot_forgetting, table_of
 from padless.train.handover import StartState
 from padless.train.hardware import Compute
 from padless.train.phase import RunContext
@@ -45,8 +47,19 @@ def finish_run(context: RunContext, end: StartState) -> None:
 def _finish(context: RunContext, end: StartState) -> None:
     unigram = _unigram(context)
     picture = context.folder / "loss.png"
-    plot_run(context.folder / "metrics.jsonl", context.plans, context.config.data.block_tokens, unigram, picture)
-    evals = [line["eval_loss"] for line in read_metrics(context.folder / "metrics.jsonl") if "eval_loss" in line]
+    continues = context.config.start.source is not None
+    plot_run(
+        context.folder / "metrics.jsonl",
+        context.plans,
+        context.config.data.block_tokens,
+        unigram,
+        picture,
+        draws_streams=continues,
+    )
+    lines = read_metrics(context.folder / "metrics.jsonl")
+    evals = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    if continues:
+        _show_forgetting(context, lines, end.clock_tokens)
     if evals and unigram is not None:
         share = evals[-1] / unigram
         context.say(f"validation loss {evals[-1]:.4f} nats = {share:.3f} of the unigram cross-entropy {unigram:.4f}")
@@ -58,6 +71,17 @@ def _finish(context: RunContext, end: StartState) -> None:
             f"stopped at {end.clock_tokens:_} tokens (run.stop_after_tokens); the same command goes on without it"
         )
     context.say(f"run folder: {context.folder} (checkpoints/, metrics.jsonl, loss.png, config.yaml, lineage.jsonl)")
+
+
+def _show_forgetting(context: RunContext, lines: list[dict[str, Any]], end_tokens: int) -> None:
+    """Print what the source's losses became, stream by stream, and draw them."""
+    rows = before_and_after(lines)
+    if not rows:
+        return
+    context.console.print(table_of(rows, end_tokens))
+    picture = context.folder / "forgetting.png"
+    plot_forgetting({context.config.run.name: lines}, picture)
+    context.say(f"validation by stream against tokens: {picture}")
 
 
 def _unigram(context: RunContext) -> float | None:

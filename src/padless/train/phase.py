@@ -134,7 +134,18 @@ def _callbacks(
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
     twins = watch_twins(config, context.folder, masked_lm, context.growth) if world.is_leader else None
-    callbacks.append(Validate(record, masked_lm, context.validation, context.metrics, end_tokens, context.say, twins))
+    callbacks.append(
+        Validate(
+            record,
+            masked_lm,
+            context.validation,
+            context.metrics,
+            end_tokens,
+            context.say,
+            twins,
+            names_streams=config.start.source is not None,
+        )
+    )
     callbacks.append(
         SaveCheckpoint(
             record,

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from padless.schedule.phases import PhasePlan
 from padless.train.callbacks.metrics import read_metrics
+from padless.train.forgetting import COLOURS, losses_by_stream
 from padless.units import approximate_tokens
 
 _SHADES = ("#dfe9f5", "#f6ecd9", "#e2f0e0", "#f3e1e6", "#e8e4f2")
@@ -18,7 +19,13 @@ _SMOOTHED_STEPS = 25
 
 
 def plot_run(
-    metrics_path: Path, plans: Sequence[PhasePlan], block_tokens: int, unigram: float | None, out: Path
+    metrics_path: Path,
+    plans: Sequence[PhasePlan],
+    block_tokens: int,
+    unigram: float | None,
+    out: Path,
+    *,
+    draws_streams: bool = False,
 ) -> None:
     """Draw ``loss.png`` from ``metrics.jsonl``.
 
@@ -28,6 +35,7 @@ def plot_run(
         block_tokens: tokens of a block, for batch sizes in tokens.
         unigram: cross-entropy of guessing by frequency, drawn as a line; None leaves it out.
         out: the PNG.
+        draws_streams: also draw the validation loss of each stream.
     """
     lines = read_metrics(metrics_path)
     steps = [line for line in lines if "loss" in line]
@@ -38,7 +46,10 @@ def plot_run(
     axes = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     for axis in axes:
         _shade(axis, plans, steps[-1]["tokens"])
-    _draw_loss(axes[0], steps, [line for line in lines if "eval_loss" in line], unigram)
+    evals = [line for line in lines if "eval_loss" in line]
+    if draws_streams:
+        _draw_streams(axes[0], evals)
+    _draw_loss(axes[0], steps, evals, unigram)
     tokens = [line["tokens"] for line in steps]
     axes[1].plot(tokens, [line["lr"] for line in steps], color="#7a3b8f")
     axes[1].set_ylabel("learning rate")
@@ -62,6 +73,14 @@ def _shade(axis: Axes, plans: Sequence[PhasePlan], last_tokens: int) -> None:
             )
     axis.margins(x=0)
     axis.grid(alpha=0.3)
+
+
+def _draw_streams(axis: Axes, evals: list[dict[str, Any]]) -> None:
+    names = dict.fromkeys(name for line in evals for name in losses_by_stream(line))
+    for colour, name in zip(COLOURS[2:], names, strict=False):
+        losses = [losses_by_stream(line).get(name) for line in evals]
+        label = f"validation, {name}"
+        axis.plot([line["tokens"] for line in evals], losses, "s--", color=colour, ms=3, lw=1, label=label)
 
 
 def _draw_loss(axis: Axes, steps: list[dict[str, Any]], evals: list[dict[str, Any]], unigram: float | None) -> None:

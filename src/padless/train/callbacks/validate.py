@@ -8,6 +8,7 @@ from composer.loggers import Logger
 from padless.model.masked_lm import MaskedLM
 from padless.train.callbacks.metrics import MetricsFile
 from padless.train.callbacks.record import StepRecord, clock_tokens, is_due, step_number
+from padless.train.forgetting import losses_by_stream
 from padless.train.validation import Validation
 from padless.units import approximate_tokens
 
@@ -23,6 +24,7 @@ class Validate(Callback):
         end_tokens: clock at which fitting ends.
         say: prints one line.
         also: measures what else belongs to a validation (``eval_`` in its names); None where there is nothing.
+        names_streams: whether the printed line has the loss of each stream; the metrics always have it.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class Validate(Callback):
         end_tokens: int,
         say: Callable[[str], None],
         also: Callable[[], dict[str, float]] | None = None,
+        *,
+        names_streams: bool = False,
     ) -> None:
         self._record, self._model, self._validation = record, model, validation
         self._metrics, self._end_tokens, self._say, self._also = metrics, end_tokens, say, also
+        self._names_streams = names_streams
 
     def fit_start(self, state: State, logger: Logger) -> None:
         """Evaluate the untrained model once, at clock 0."""
@@ -59,4 +64,6 @@ class Validate(Callback):
         logger.log_metrics(figures)
         self._record.eval_loss = figures["eval_loss"]
         line = f"validation loss {figures['eval_loss']:.4f} at {approximate_tokens(clock_tokens(state))} tokens"
+        if self._names_streams and (by_stream := losses_by_stream(figures)):
+            line += f" ({', '.join(f'{name} {loss:.4f}' for name, loss in by_stream.items())})"
         self._say("; ".join([line, *(f"{name.removeprefix('eval_')} {value:.2g}" for name, value in also.items())]))
