@@ -88,18 +88,20 @@ def _draw_search(figure: Figure, axis: Axes, found: Found) -> None:
 
 def _draw_timed(axis: Axes, measured: Measured, published: set[object]) -> None:
     rows = [each for each in measured.timings if each.predicted_s is not None]
-    rows.sort(key=lambda each: geometric_mean(each.measured_s))
-    for number, each in enumerate(rows):
+    for each in rows:
         x, y = geometric_mean(each.predicted_s or ()), geometric_mean(each.measured_s)
-        mark, size, colour = ("*", 12, _PUBLISHED) if each.model in published else ("o", 6, _TIMED)
+        is_published = each.model in published
+        mark, size, colour = ("*", 12, _PUBLISHED) if is_published else ("o", 6, _TIMED)
         axis.plot(x, y, mark, color=colour, ms=size)
-        offset, side = ((7, -3), "left") if number % 2 else ((-7, 3), "right")  # neighbours get different sides
-        axis.annotate(shape_name(each.model), (x, y), offset, textcoords="offset points", fontsize=8, ha=side)
+        offset, side = ((8, -8), "left") if is_published else ((-7, 1), "right")
+        axis.annotate(
+            shape_name(each.model), (x, y), offset, textcoords="offset points", fontsize=8, ha=side, color=colour
+        )
     if rows:
         values = [geometric_mean(each.predicted_s or ()) for each in rows] + [
             geometric_mean(each.measured_s) for each in rows
         ]
-        ends = (min(values) * 0.7, max(values) * 1.15)
+        ends = (min(values) * 0.5, max(values) * 1.15)
         axis.plot(ends, ends, color="#888888", lw=1, ls="--", label="as predicted")
         axis.set(xlim=ends, ylim=ends)
         axis.legend(loc="upper left", fontsize=8)
@@ -107,6 +109,6 @@ def _draw_timed(axis: Axes, measured: Measured, published: set[object]) -> None:
     names = ", ".join(each.name for each in measured.workloads)
     said = "unknown" if rho is None else f"{rho:.2f}"
     axis.set_title(f"{measured.device}, {names}: rank correlation {said}", fontsize=10)
-    axis.set_xlabel("predicted (s)")
-    axis.set_ylabel("measured (s)")
+    axis.set_xlabel("predicted (s, geometric mean)")
+    axis.set_ylabel("measured (s, geometric mean)")
     axis.grid(alpha=0.3)
