@@ -55,7 +55,7 @@ def test_steps_are_trained_and_timed(precision):
     (kind,) = found["phases"]
     assert kind["flops_per_s"] > 0
     assert kind["depths"] == [2]
-    assert kind["steps"] >= 2
+    assert kind["steps"] >= 1
     assert found["optimizer_s_per_parameter"] > 0
     assert found["processor_share"] > 0
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from padless.cli import main
+from padless.config.compose import YAML_FOLDER
 from padless.errors import ConfigError
 from padless.plan.command import plan_command
 
@@ -86,3 +87,11 @@ def test_planning_loads_no_array_library(capsys, monkeypatch):
 def test_an_unknown_gpu_ends_with_2(capsys):
     assert main(["plan", "gpus=8xh10"]) == 2
     assert "did you mean h100?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (YAML_FOLDER / "recipe").glob("*.yaml")))
+def test_every_recipe_is_planned(name, capsys):
+    sources = {"domain_continued": ["start.source=somewhere"]}
+    found = plain(capsys, f"recipe={name}", *sources.get(name, []))
+    assert found["gpu_hours"] > 0
+    assert all(phase["gpu_hours_training"] > 0 for phase in found["phases"])

@@ -172,14 +172,16 @@ def _lengths(text: str | None) -> str | None:
 
 
 def _assume_machine(config: Config, lengths: str | None) -> Machine:
-    """Return a CPU core where that takes less than a day, else 8 H100; the plan says so."""
+    """Return a CPU core where that takes less than a day, else 8 H100, or as many as the batch can be cut for."""
     seconds = 0.0
     for plan, _ in all_phases(config):
         tokens = plan.actual_end_tokens - plan.start_tokens
         data = data_of_phase(config, plan.phase, tokens // plan.block_tokens, lengths)
         work, _ = work_of_phase(config, plan, data)
         seconds += tokens * seconds_a_token(work, CPU_CORE)
-    device, count = (CPU_CORE, 1) if seconds < _DAY_S else (GPUS["h100"], 8)
+    common = _common_quantum(config)
+    most = next(count for count in (8, 4, 2, 1) if common % count == 0)
+    device, count = (CPU_CORE, 1) if seconds < _DAY_S else (GPUS["h100"], most)
     count = config.hardware.world_size or count
     remark = f"no hardware was named: {count}x{device.name} assumed; name yours with e.g. gpus=4xl40s"
     return machine_of(device, count, remark)
@@ -233,10 +235,14 @@ def _best_microbatch(config: Config, machine: Machine, largest: int | None) -> i
 
 def divisors_that_fit(config: Config, machine: Machine, largest: int | None) -> list[int]:
     """Return the microbatches, in blocks, that divide every batch of so many ranks and are at most ``largest``."""
-    quantums = [phase.batch.quantum_blocks for phase in (*config.phases.values(), *config.branches.values())]
-    common = math.gcd(*quantums)
+    common = _common_quantum(config)
     if common % machine.count:
         return []
     each = common // machine.count
     most = each if largest is None else min(each, largest)
     return [blocks for blocks in range(1, most + 1) if each % blocks == 0]
+
+
+def _common_quantum(config: Config) -> int:
+    """Return what divides the batches of all phases."""
+    return math.gcd(*(phase.batch.quantum_blocks for phase in (*config.phases.values(), *config.branches.values())))
