@@ -1,5 +1,5 @@
-"""Documents from files: JSON Lines (plain, .zst, .gz), Parquet, text, `datasets` folders; local or on any filesystem
-that fsspec knows (``hf://``, ``s3://``).
+"""Documents from files: JSON Lines, CSV, text (plain, .zst, .gz), Parquet, `datasets` folders; local or on any
+filesystem that fsspec knows (``hf://``, ``s3://``).
 
     input (file, folder, glob, save_to_disk folder, hf://...)
        | list_input          sorted files of known formats, with sizes
@@ -18,6 +18,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -28,11 +29,12 @@ import pyarrow.parquet as pq
 import zstandard
 from fsspec.core import url_to_fs
 
+from padless.data.csv_records import csv_records
 from padless.errors import DataError
 
-FORMATS = (".jsonl", ".ndjson", ".parquet", ".arrow", ".txt")
+FORMATS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 COMPRESSIONS = (".zst", ".gz")
-SUPPORTED = "jsonl, jsonl.zst, jsonl.gz, parquet, txt, or a `datasets` folder from save_to_disk"
+SUPPORTED = "jsonl, csv, tsv, txt (each also .zst or .gz), parquet, or a `datasets` folder from save_to_disk"
 CHUNK_BYTES = 1 << 20
 
 
@@ -158,12 +160,7 @@ def read_documents(file: InputFile, text_key: str, meter: Meter) -> Iterator[Doc
     Raises:
         DataError: bytes that are not UTF-8, broken JSON, compression or Parquet, a record without ``text_key``.
     """
-    try:
-        handle: IO[bytes] = fsspec.open(file.url, "rb").open()  # pyright: ignore[reportAttributeAccessIssue]
-    except OSError as error:
-        raise DataError(
-            f"cannot open {file.url}: {_first_line(error)}", "check that it exists and is readable"
-        ) from error
+    handle = _open(file)
     with handle:
         kind = _format_of(file.name)
         if kind in (".parquet", ".arrow"):
@@ -173,9 +170,61 @@ def read_documents(file: InputFile, text_key: str, meter: Meter) -> Iterator[Doc
         if kind == ".txt":
             yield Document(_text(b"".join(chunks), file.url), file.name, file.name)
             return
+        if kind in (".csv", ".tsv"):
+            yield from _csv_documents(file, chunks, text_key)
+            return
         for number, line in enumerate(_lines(chunks), start=1):
             if line.strip():
                 yield _record(line, f"{file.url}, line {number}", f"{file.name}:{number}", file.name, text_key)
+
+
+def _open(file: InputFile) -> IO[bytes]:
+    try:
+        return fsspec.open(file.url, "rb").open()  # pyright: ignore[reportAttributeAccessIssue]
+    except OSError as error:
+        raise DataError(
+            f"cannot open {file.url}: {_first_line(error)}", "check that it exists and is readable"
+        ) from error
+
+
+def read_fields(file: InputFile, most: int) -> list[dict[str, Any]]:
+    """Return the first records of a file with all their fields, to see what is in it; none of a text file.
+
+    Args:
+        file: from :func:`list_input`.
+        most: records.
+
+    Raises:
+        DataError: as :func:`read_documents`.
+    """
+    with _open(file) as handle:
+        kind = _format_of(file.name)
+        if kind in (".parquet", ".arrow"):
+            try:
+                batches, _, _ = _table_batches(handle, kind)
+                return [record for batch in islice(batches, 1) for record in batch.to_pylist()[:most]]
+            except (pa.ArrowInvalid, OSError) as error:
+                raise _corrupt(file.url, kind[1:], _first_line(error)) from error
+        lines = _lines(_decompressed(file, handle, Meter()))
+        if kind in (".csv", ".tsv"):
+            return [record for _, record in islice(csv_records(lines, file.url), most)]
+        if kind == ".txt":
+            return []
+        full = islice((line for line in lines if line.strip()), most)
+        return [_json_record(line, f"{file.url}, line {number}") for number, line in enumerate(full, start=1)]
+
+
+def _csv_documents(file: InputFile, chunks: Iterator[bytes], text_key: str) -> Iterator[Document]:
+    for row, record in csv_records(_lines(chunks), file.url):
+        if text_key not in record:
+            raise _no_column(file.url, text_key, list(record))
+        yield _document(record, f"{file.url}, row {row}", f"{file.name}:{row}", file.name, text_key)
+
+
+def _no_column(url: str, text_key: str, columns: list[str]) -> DataError:
+    return DataError(
+        f"{url}: no column {text_key!r} (columns are {', '.join(columns)})", "set text_key=<the column of the text>"
+    )
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -187,7 +236,7 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _record(line: bytes, place: str, default_id: str, default_source: str, text_key: str) -> Document:
+def _json_record(line: bytes, place: str) -> dict[str, Any]:
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -197,6 +246,11 @@ def _record(line: bytes, place: str, default_id: str, default_source: str, text_
         ) from error
     if not isinstance(record, dict):
         raise DataError(f"{place}: a JSON {type(record).__name__}, not an object", 'write {"text": "..."} on each line')
+    return record
+
+
+def _record(line: bytes, place: str, default_id: str, default_source: str, text_key: str) -> Document:
+    record = _json_record(line, place)
     if text_key not in record:
         raise DataError(
             f"{place}: no key {text_key!r} (keys are {', '.join(map(repr, record)) or 'none'})",
@@ -276,10 +330,7 @@ def _table_documents(file: InputFile, handle: IO[bytes], kind: str, text_key: st
     try:
         batches, columns, num_rows = _table_batches(handle, kind)
         if text_key not in columns:
-            raise DataError(
-                f"{file.url}: no column {text_key!r} (columns are {', '.join(columns)})",
-                "set text_key=<the column of the text>",
-            )
+            raise _no_column(file.url, text_key, columns)
         wanted = [name for name in dict.fromkeys([text_key, "id", "source"]) if name in columns]
         for batch in batches:
             for record in batch.select(wanted).to_pylist():
