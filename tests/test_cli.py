@@ -112,3 +112,14 @@ def test_train_refuses_a_mistake_in_the_first_second_with_code_2(tmp_path, overr
 
 def test_train_py_stays_under_40_lines():
     assert len((REPO / "train.py").read_text().splitlines()) < 40
+
+
+def test_words_may_stand_before_and_after_a_flag(capsys):
+    assert main(["plan", "lengths=web", "--fit", "1xh100, 1 hour", "price=2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "--nothing"])
+    assert "unrecognized arguments: --nothing" in capsys.readouterr().err

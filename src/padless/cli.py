@@ -18,7 +18,12 @@ from padless.errors import ConfigError, PadlessError, Stopped, TrainingError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)  # words after a flag are left over
+    unknown = [word for word in rest if word.startswith("-")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.overrides.extend(rest)
     command: Callable[[list[str], bool], int | None] = options.command
     flags = [f"--{name}={value}" for name, value in vars(options).items() if name in _FLAGS and value]
     return exit_code_of(lambda: command([*options.overrides, *flags], options.json), options.json)
