@@ -16,7 +16,7 @@ from padless.bench.growth import (
     shape_of,
     source_job,
 )
-from padless.bench.growth_figures import SOURCE, Curve, as_result, loss_at, read_curve, tokens_to_reach
+from padless.bench.growth_figures import CONTINUED, SOURCE, Curve, as_result, loss_at, read_curve, tokens_to_reach
 from padless.bench.growth_picture import draw_curves
 from padless.config.check import check
 from padless.config.compose import compose
@@ -25,29 +25,32 @@ from padless.errors import ConfigError
 
 def curve(variant, *evaluations, seed=0, target="8x128", cpu_seconds=10.0):
     losses = tuple((tokens, loss + 0.5) for tokens, loss in evaluations[1:])
-    return Curve(variant, target, seed, losses, tuple(evaluations), {}, cpu_seconds, {})
+    source_loss = 5.5 if variant not in (RANDOM, SOURCE) else None
+    return Curve(variant, target, seed, losses, tuple(evaluations), {}, cpu_seconds, {}, source_loss)
 
 
 def test_every_run_composes_and_passes_its_checks(tmp_path):
     plan = parse([f"folder={tmp_path}"])
     jobs = jobs_of(plan)
-    assert len({job.name for job in jobs}) == len(jobs) == 3 * (8 + 4)
-    for job in [source_job(plan), *jobs[:8], *jobs[-4:]]:
+    assert len({(job.name, job.target) for job in jobs}) == len(jobs) == 3 * (9 + 5)
+    for job in [source_job(plan), *jobs[:9], *jobs[-5:]]:
         source = tmp_path / "source.pt" if job.variant not in (RANDOM, SOURCE) else None
         config = compose(arguments_of(job, plan, source))
         check(config, 1)
         assert config.phases["short"].tokens == job.steps * 1024
-        assert config.init.kind == ("random" if source is None else "tiled")
+        assert config.init.kind == ("random" if job.variant in (RANDOM, SOURCE, CONTINUED) else "tiled")
+        assert config.start.source == (str(source) if job.variant == CONTINUED else None)
         assert (config.model.hidden_size // config.model.num_heads, config.model.vocab_size) == (32, 2048)
 
 
 def test_runs_of_a_seed_differ_in_their_start_alone(tmp_path):
     plan = parse([f"folder={tmp_path}"])
     runs = [job for job in jobs_of(plan) if job.seed == 1 and job.shape.name == "8x128"]
+    assert len(runs) == 8
     settings = [set(arguments_of(job, plan, tmp_path / "source.pt")) for job in runs]
     for job, other in zip(runs, settings, strict=True):
         different = {text.split("=")[0] for text in other ^ settings[0]}
-        own = {text.split("=")[0] for text in job.init}
+        own = {text.split("=")[0] for text in job.init} | {"init.source"}
         length = {f"phases.short.{key}" for key in ("tokens", "save_every_tokens")}
         assert different <= {"run.name", *length, *own}
 
@@ -56,10 +59,10 @@ def test_edge_is_tried_where_it_is_not_only_another_order(tmp_path):
     jobs = jobs_of(parse([f"folder={tmp_path}", "targets=8x128,6x96,4x192", "seeds=0"]))
     found = {}
     for job in jobs:
-        found.setdefault(job.shape.name, []).append(job.variant)
-    assert found["8x128"] == ["random", *(name for name in VARIANTS if name != "edge")]
-    assert found["6x96"] == ["random", "tiled", "published", "edge"]
-    assert found["4x192"] == ["random", "tiled", "published"]
+        found.setdefault(job.target.name, []).append(job.variant)
+    assert found["8x128"] == ["random", *(name for name in VARIANTS if name != "edge"), "continued"]
+    assert found["6x96"] == ["random", "tiled", "published", "edge", "continued"]
+    assert found["4x192"] == ["random", "tiled", "published", "continued"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +113,7 @@ def test_a_grown_run_is_compared_with_the_random_start_of_its_seed():
     assert found["tiled", "tokens saved at the loss it has at 100 tokens"] == (150.0, 200.0)
     assert found["tiled", "tokens a random start needs to the loss it begins with"] == (200.0, 200.0)
     assert found["random", "nats, validation at 0 tokens"] == (8.0, 8.0)
+    assert found["the source, 4x64", "nats, validation at 0 tokens"] == (5.5, 5.5)
     never, worth = result.notes
     assert never.startswith("8x128 tiled: 1 of 2 random starts never got to its loss within 300 tokens")
     assert worth.startswith("8x128: training the source took as many CPU seconds as 200 tokens of this model (400")
@@ -149,7 +153,7 @@ def test_the_bench_trains_what_is_missing_and_publishes(tmp_path, capsys):
     bench([*small, f"folder={tmp_path}"], as_json=True)
     captured = capsys.readouterr()
     plain = json.loads(captured.out.strip().splitlines()[-1])
-    assert captured.err.count("ETA") == 2
+    assert captured.err.count("ETA") == 3
     assert {path.name for path in tmp_path.glob("growth.*")} == {"growth.json", "growth.md", "growth.png"}
     units = {figure["unit"] for figure in plain["figures"]}
     assert "nats below the random start at 2,048 tokens" in units

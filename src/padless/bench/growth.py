@@ -1,9 +1,9 @@
 """``padless bench growth``: does a model that is grown from a smaller trained one learn with fewer tokens?
 
 A small source is trained once on the bundled text. Then, for each seed, a larger model starts at random, and from the
-source in each way of tiling: the same data in the same order, the same learning rate, the same validation text. Runs
-are processes of ``train.py``, one after the other on one thread; those that are done are kept, one that was cut off
-resumes.
+source in each way of tiling: the same data in the same order, the same learning rate, the same validation text. The
+source itself is trained on as well, for what is gained without growing. Runs are processes of ``train.py``, one after
+the other on one thread; those that are done are kept, one that was cut off resumes.
 
 Shapes are ``layers x hidden``, with heads 32 wide and GeGLU neurons half as many again as features, as in ``nano``.
 """
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from padless.bench.command import at_least_one, settings_of, whole_number
 from padless.bench.figures import newest_whole, read_figures
-from padless.bench.growth_figures import RANDOM, SOURCE, Curve, as_result, read_curve
+from padless.bench.growth_figures import CONTINUED, RANDOM, SOURCE, Curve, as_result, read_curve
 from padless.bench.result import publish
 from padless.bench.start import begin, run_failed
 from padless.errors import ConfigError
@@ -96,10 +96,11 @@ class Job:
 
     name: str
     variant: str
-    shape: Shape
+    target: Shape  # what it is compared at
+    shape: Shape  # what is trained: the target, or the source
     steps: int
     seed: int
-    init: tuple[str, ...]
+    init: tuple[str, ...]  # settings of its first weights
 
     @property
     def work(self) -> int:
@@ -200,16 +201,21 @@ def jobs_of(plan: Plan) -> list[Job]:
     source = source_job(plan)
     for target in plan.targets:
         for seed in plan.seeds:
-            ways = {RANDOM: plan.random_steps, **dict.fromkeys(variants_at(plan, target), plan.steps)}
-            for variant, steps in ways.items():
-                name = f"{source.name}-to-{target.name}-{variant}-{steps}-seed{seed}"
-                jobs.append(Job(name, variant, target, steps, seed, VARIANTS.get(variant, ())))
+            begin = f"{source.name}-to-{target.name}"
+            name = f"{begin}-{RANDOM}-{plan.random_steps}-seed{seed}"
+            jobs.append(Job(name, RANDOM, target, target, plan.random_steps, seed, ()))
+            for variant in variants_at(plan, target):
+                name, init = f"{begin}-{variant}-{plan.steps}-seed{seed}", ("init=tiled", *VARIANTS[variant])
+                jobs.append(Job(name, variant, target, target, plan.steps, seed, init))
+            name = f"{source.name}-{CONTINUED}-{plan.steps}-seed{seed}"  # the same for every target
+            jobs.append(Job(name, CONTINUED, target, plan.source, plan.steps, seed, ("start=source",)))
     return jobs
 
 
 def source_job(plan: Plan) -> Job:
     """Return the run that trains the source."""
-    return Job(f"{plan.source.name}-{plan.source_steps}", SOURCE, plan.source, plan.source_steps, _SOURCE_SEED, ())
+    name = f"{plan.source.name}-{plan.source_steps}"
+    return Job(name, SOURCE, plan.source, plan.source, plan.source_steps, _SOURCE_SEED, ())
 
 
 def arguments_of(job: Job, plan: Plan, source: Path | None) -> list[str]:
@@ -218,7 +224,7 @@ def arguments_of(job: Job, plan: Plan, source: Path | None) -> list[str]:
     Args:
         job: the run.
         plan: the bench's.
-        source: checkpoint that it is tiled from; None for a random start.
+        source: checkpoint that it begins with, in its own way; a random start needs none.
     """
     tokens = job.steps * STEP_TOKENS
     phase = {
@@ -249,8 +255,15 @@ def arguments_of(job: Job, plan: Plan, source: Path | None) -> list[str]:
         *job.shape.overrides(),
         *(f"data.streams.{name}.local={data / name}" for name in ("general", "code", "science")),
         *(f"phases.{_PHASE}.{key}={value}" for key, value in phase.items()),
-        *([] if source is None else ["init=tiled", f"init.source={source}", *job.init]),
+        *_first_weights(job, source),
     ]
+
+
+def _first_weights(job: Job, source: Path | None) -> list[str]:
+    if not job.init:
+        return []
+    group = job.init[0].split("=")[0]  # init=tiled or start=source
+    return [job.init[0], f"{group}.source={source}", *job.init[1:]]
 
 
 def run_growth(plan: Plan, say: Callable[[str], None]) -> list[Curve]:
@@ -274,7 +287,7 @@ def run_growth(plan: Plan, say: Callable[[str], None]) -> list[Curve]:
         if is_done(runs / job.name, job):
             continue
         began_s = time.monotonic()
-        _train(job, plan, None if job.variant == RANDOM else source)
+        _train(job, plan, source)
         shutil.rmtree(runs / job.name / "checkpoints", ignore_errors=True)  # nothing starts from it
         spent_s, done_work = spent_s + time.monotonic() - began_s, done_work + job.work
         left = sum(each.work for each in jobs[number + 1 :] if not is_done(runs / each.name, each))
@@ -285,7 +298,7 @@ def run_growth(plan: Plan, say: Callable[[str], None]) -> list[Curve]:
 
 
 def _curve(job: Job, runs: Path) -> Curve:
-    return read_curve(runs / job.name, job.variant, job.shape.name, job.seed)
+    return read_curve(runs / job.name, job.variant, job.target.name, job.seed)
 
 
 def is_done(folder: Path, job: Job) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 from padless.bench.figures import read_figures
 from padless.bench.result import BenchResult, Figure
 
-RANDOM, SOURCE = "random", "source"
+RANDOM, SOURCE, CONTINUED = "random", "source", "continued"
 _TWINS = "eval_twin_distance_"
+_AT_0 = "nats, validation at 0 tokens"
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,15 @@ class Curve:
     """One run.
 
     Attributes:
-        variant: random, source, or a way of tiling.
-        target: its shape.
+        variant: random, source, continued (the source, trained on), or a way of tiling.
+        target: shape it is compared at.
         seed: the run's.
         losses: (tokens, nats) of each step.
         evaluations: (tokens, nats) of each validation, the first at 0 tokens.
         twins: distance of copies at the end, by kind of unit.
         cpu_seconds: of its steps.
         copies: exact copies and units right after growing, by kind.
+        source_loss: of the source on this run's validation text (masks are the seed's); None for a random start.
     """
 
     variant: str
@@ -39,6 +41,7 @@ class Curve:
     twins: dict[str, float]
     cpu_seconds: float
     copies: dict[str, tuple[int, int]]
+    source_loss: float | None
 
     @property
     def tokens(self) -> int:
@@ -63,6 +66,7 @@ def read_curve(folder: Path, variant: str, target: str, seed: int) -> Curve:
         {key.removeprefix(_TWINS): value for key, value in evaluations[-1].items() if key.startswith(_TWINS)},
         sum(line["cpu_seconds"] for line in steps),
         {kind: (copies, units) for kind, (copies, units) in growth.get("copies", {}).items()},
+        growth.get("losses", {}).get("source"),
     )
 
 
@@ -103,10 +107,11 @@ def as_result(curves: Sequence[Curve], end_tokens: int, facts: dict[str, Any]) -
     """
     result = BenchResult("growth", facts=dict(facts))
     (source,) = (curve for curve in curves if curve.variant == SOURCE)
-    result.figures.append(Figure(source.target, "source at its end", "nats, validation", (source.evaluations[-1][1],)))
     for target in dict.fromkeys(curve.target for curve in curves if curve.variant != SOURCE):
         here = [curve for curve in curves if curve.target == target and curve.variant != SOURCE]
         random = {curve.seed: curve for curve in here if curve.variant == RANDOM}
+        known = {curve.seed: curve.source_loss for curve in here if curve.source_loss is not None}
+        result.figures.append(Figure(target, f"the source, {source.target}", _AT_0, tuple(known.values())))
         for variant in dict.fromkeys(curve.variant for curve in here):
             runs = [curve for curve in here if curve.variant == variant]
             result.figures += _losses(target, variant, runs, end_tokens)
@@ -122,7 +127,7 @@ def _losses(target: str, variant: str, runs: Sequence[Curve], end_tokens: int) -
     at_end = tuple(loss_at(run, end_tokens) for run in runs)
     figures = [
         Figure(target, variant, f"nats, validation at {end_tokens:,} tokens", at_end),
-        Figure(target, variant, "nats, validation at 0 tokens", tuple(run.evaluations[0][1] for run in runs)),
+        Figure(target, variant, _AT_0, tuple(run.evaluations[0][1] for run in runs)),
     ]
     for kind in runs[0].twins:
         unit = f"distance of copies at the end, {kind} (0 equal, 1 unrelated)"

@@ -1,9 +1,13 @@
-"""The picture of ``padless bench growth``: validation loss against tokens, a panel a target, a band over the seeds."""
+"""The picture of ``padless bench growth``: validation loss against tokens, a column a target, a band over the seeds.
+
+Above all of it, below the time that the grown models are trained, around the source's loss.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from padless.bench.growth_figures import RANDOM, SOURCE, Curve, loss_at
+from padless.bench.growth_figures import CONTINUED, RANDOM, SOURCE, Curve, loss_at
 
 _COLOURS = {
     RANDOM: "#444444",
@@ -13,8 +17,9 @@ _COLOURS = {
     "centre": "#d68910",
     "noise": "#117864",
     "moments": "#2e9ad0",
-    "silent": "#b7950b",
+    "silent": "#8d6e63",
     "silent-noise": "#ca6f9e",
+    CONTINUED: "#888888",
 }
 _WORDS = {
     RANDOM: "random start",
@@ -25,8 +30,10 @@ _WORDS = {
     "noise": "symmetry_noise_std=0.1",
     "moments": "tile_moments=true",
     "silent": "repeated_layers=silent",
-    "silent-noise": "repeated_layers=silent, noise",
+    "silent-noise": "silent, noise 0.1",
+    CONTINUED: "source trained on, not grown",
 }
+_ABOVE_SOURCE = 0.7  # nats that the lower panel reaches above the source's loss
 
 
 def draw_curves(curves: Sequence[Curve], path: Path) -> None:
@@ -43,21 +50,22 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
 
     (source,) = (curve for curve in curves if curve.variant == SOURCE)
     targets = list(dict.fromkeys(curve.target for curve in curves if curve.variant != SOURCE))
-    figure, axes = plt.subplots(
-        1, len(targets), figsize=(6.2 * len(targets), 5.2), squeeze=False, sharey=True, layout="constrained"
-    )
-    for axis, target in zip(axes[0], targets, strict=True):
+    figure, axes = plt.subplots(2, len(targets), figsize=(6.4 * len(targets), 9), squeeze=False, layout="constrained")
+    for column, target in enumerate(targets):
         here = [curve for curve in curves if curve.target == target and curve.variant != SOURCE]
-        for variant in dict.fromkeys(curve.variant for curve in here):
-            _band(axis, [curve for curve in here if curve.variant == variant], variant)
-        axis.axhline(source.evaluations[-1][1], color="#888888", ls=":", lw=1.2, label=f"source {source.target}, end")
-        axis.set_title(f"{source.target} grown to {target} (layers x width), {_seeds(here)} seed(s)", fontsize=10)
-        axis.set_xlabel("tokens of the larger model (thousands)")
-        axis.grid(alpha=0.3)
-        axis.set_xlim(left=0)
-        axis.legend(fontsize=8)
-    axes[0, 0].set_ylabel("validation loss (nats a masked token)")
-    figure.savefig(path, dpi=130)
+        source_loss = fmean(curve.source_loss for curve in here if curve.source_loss is not None)
+        for axis in axes[:, column]:
+            axis.axhline(source_loss, color="#888888", ls=":", lw=1.2, label=f"source {source.target}")
+            for variant in dict.fromkeys(curve.variant for curve in here):
+                _band(axis, [curve for curve in here if curve.variant == variant], variant)
+            axis.set_ylabel("validation loss (nats a masked token)")
+            axis.grid(alpha=0.3)
+            axis.set_xlim(left=0)
+        seeds = len({curve.seed for curve in here})
+        axes[0, column].set_title(f"{source.target} grown to {target} (layers x width), {seeds} seed(s)", fontsize=10)
+        axes[0, column].legend(fontsize=8, loc="upper right")
+        _look_closely(axes[1, column], here, source_loss)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
@@ -66,11 +74,17 @@ def _band(axis, runs: Sequence[Curve], variant: str) -> None:  # noqa: ANN001  (
     values = [[loss_at(run, clock) for run in runs] for clock in clocks]
     thousands = [clock / 1e3 for clock in clocks]
     colour = _COLOURS[variant]
-    axis.plot(thousands, [sum(each) / len(each) for each in values], color=colour, lw=1.6, label=_WORDS[variant])
-    axis.fill_between(
-        thousands, [min(each) for each in values], [max(each) for each in values], color=colour, alpha=0.18
-    )
+    style = "--" if variant == CONTINUED else "-"
+    means = [fmean(each) for each in values]
+    axis.plot(thousands, means, color=colour, lw=1.6, ls=style, label=_WORDS[variant])
+    least, most = [min(each) for each in values], [max(each) for each in values]
+    axis.fill_between(thousands, least, most, color=colour, alpha=0.15)
 
 
-def _seeds(curves: Sequence[Curve]) -> int:
-    return len({curve.seed for curve in curves})
+def _look_closely(axis, curves: Sequence[Curve], source_loss: float) -> None:  # noqa: ANN001
+    grown = [curve for curve in curves if curve.variant != RANDOM]
+    end_tokens = max(curve.tokens for curve in grown)
+    least = min(loss for curve in grown for _, loss in curve.evaluations)
+    axis.set_xlim(0, end_tokens / 1e3)
+    axis.set_ylim(least - 0.05, max(source_loss, least) + _ABOVE_SOURCE)
+    axis.set_xlabel("tokens of the larger model (thousands)")
