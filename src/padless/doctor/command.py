@@ -10,6 +10,7 @@ from functools import partial
 from rich.console import Console
 from rich.text import Text
 
+from padless.config.branches import with_branches
 from padless.config.check import check, ranks_to_check
 from padless.config.compose import compose
 from padless.config.schema import Config
@@ -61,7 +62,7 @@ def examine(overrides: Sequence[str]) -> Iterator[Finding]:
             yield from isolated("settings", partial(_look_at_settings, config))
         yield from _round(_machine())
         if config is not None:
-            yield from _round(_needs(config))
+            yield from _round(_needs(with_branches(config)))
         yield from isolated("imports", partial(probe.look_at_imports, imports, _IMPORTED))
         yield from isolated("gloo", partial(probe.look_at_loopback, gloo, "gloo", 2, _GLOO_REMEDY))
 

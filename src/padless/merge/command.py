@@ -143,7 +143,7 @@ def _score(evaluation: Evaluation | None, path: Path) -> Score | None:
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Print one line a parent and one for the mean, with the best figure of each column marked."""
     streams = list(dict.fromkeys(name for row in rows if row.score is not None for name in row.score.loss_by_stream))
-    table = Table(title="merge: validation", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title="merge: validation", title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("checkpoint", overflow="fold")
     headings = ["tokens", "share"]
     columns = [[approximate_tokens(row.tokens) for row in rows], [f"{row.share:.3g}" for row in rows]]
