@@ -18,6 +18,7 @@ from padless.attention import in_pieces
 from padless.attention.api import SegmentLayout
 from padless.attention.groups import Group, GroupPlan, plan_groups
 from padless.attention.in_pieces import Scratch
+from padless.kernels.native_rows import move_rows
 from padless.kernels.native_scores import divide, exponentiate, log_sum, score_gradient
 
 _LEAST_QUERIES = 64
@@ -35,15 +36,18 @@ class _Places:
     start: int | None  # of a group of one segment
     rows: int  # tokens of a group of one segment
     places: int  # of each segment, padding included: L
-    token_p: Tensor  # int64 [G L] token that each place holds; padding repeats a segment's last
-    real_r: Tensor  # int64 places that are not padding
-    is_padded: bool
+    token_p: Tensor  # int32 [G L] token that each place holds; padding repeats a segment's last
+    place_p: Tensor  # int32 0, 1, ... G L - 1
+    real_r: Tensor  # int32 places that are not padding
+    token_r: Tensor  # int32 tokens of these
 
     def take(self, x_NPH: Tensor) -> Tensor:
         """Return a copy of the group's rows as x_eLH, e = head x segment; products copy what is not contiguous."""
         if self.start is not None:
             return x_NPH[:, self.start : self.start + self.places].contiguous()
-        return x_NPH.index_select(1, self.token_p).view(-1, self.places, x_NPH.shape[-1])
+        x_NpH = x_NPH.new_empty((x_NPH.shape[0], len(self.token_p), x_NPH.shape[2]))
+        move_rows(x_NPH, self.token_p, x_NpH, self.place_p)
+        return x_NpH.view(-1, self.places, x_NPH.shape[2])
 
     def take_gradient(self, x_NTH: Tensor) -> Tensor:
         """Return the group's rows as x_eLH, zero where there is padding."""
@@ -51,23 +55,16 @@ class _Places:
             x_NLH = x_NTH.new_zeros((x_NTH.shape[0], self.places, x_NTH.shape[2]))
             x_NLH[:, : self.rows] = x_NTH[:, self.start : self.start + self.rows]
             return x_NLH
-        x_NPH = x_NTH.index_select(1, self.token_p)
-        if self.is_padded:
-            real_NRH = x_NPH.index_select(1, self.real_r)
-            x_NPH = torch.zeros_like(x_NPH).index_copy_(1, self.real_r, real_NRH)
-        return x_NPH.view(-1, self.places, x_NTH.shape[-1])
+        x_NpH = x_NTH.new_zeros((x_NTH.shape[0], len(self.token_p), x_NTH.shape[2]))
+        move_rows(x_NTH, self.token_r, x_NpH, self.real_r)
+        return x_NpH.view(-1, self.places, x_NTH.shape[2])
 
     def put(self, total_NTH: Tensor, x_eLH: Tensor) -> None:
         """Write the group's rows to where its tokens are."""
         if self.start is not None:
             total_NTH[:, self.start : self.start + self.rows] = x_eLH[:, : self.rows]
             return
-        x_NPH = x_eLH.reshape(total_NTH.shape[0], -1, total_NTH.shape[-1])
-        if self.is_padded:
-            x_NPH = x_NPH.index_select(1, self.real_r)
-            total_NTH.index_copy_(1, self.token_p.index_select(0, self.real_r), x_NPH)
-        else:
-            total_NTH.index_copy_(1, self.token_p, x_NPH)
+        move_rows(x_eLH.view(total_NTH.shape[0], -1, x_eLH.shape[2]), self.real_r, total_NTH, self.token_r)
 
 
 def _places(layout: SegmentLayout, plan: GroupPlan, number: int) -> _Places:
@@ -77,9 +74,10 @@ def _places(layout: SegmentLayout, plan: GroupPlan, number: int) -> _Places:
         if len(lengths_G) == 1:
             return _places_of_one(layout, int(group.segments_G[0]))
         is_real_p = (np.arange(group.places) < lengths_G[:, None]).ravel()
-        token_p = plan.source_P[begin : begin + plan.sizes[number]]
-        real_r = layout.to_device(np.flatnonzero(is_real_p))
-        return _Places(None, group.places, group.places, token_p, real_r, not bool(is_real_p.all()))
+        token_p = plan.source_P[begin : begin + plan.sizes[number]].int()
+        real_r = layout.to_device(np.flatnonzero(is_real_p).astype(np.int32))
+        place_p = torch.arange(len(token_p), dtype=torch.int32)
+        return _Places(None, group.places, group.places, token_p, place_p, real_r, token_p.index_select(0, real_r))
 
     return layout.cached(("blocked_places", number), build)
 
@@ -87,8 +85,8 @@ def _places(layout: SegmentLayout, plan: GroupPlan, number: int) -> _Places:
 def _places_of_one(layout: SegmentLayout, segment: int) -> _Places:
     start, length = int(layout.starts_S[segment]), int(layout.lengths_S[segment])
     places = -(-length // in_pieces.TILE_ROWS) * in_pieces.TILE_ROWS
-    none = torch.empty(0, dtype=torch.int64)
-    return _Places(start, length, places, none, none, places > length)
+    none = torch.empty(0, dtype=torch.int32)
+    return _Places(start, length, places, none, none, none, none)
 
 
 def _bounds(layout: SegmentLayout, group: Group, number: int, num_heads: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +101,7 @@ def _bounds(layout: SegmentLayout, group: Group, number: int, num_heads: int) ->
 
 def _cut_size(entries: int, places: int) -> tuple[int, int]:
     """Return queries and entries at once: many queries of a long segment, since its keys are laid out for each cut."""
-    scores = in_pieces.PIECE_SCORES if places <= _LONG_ROWS else 8 * in_pieces.PIECE_SCORES
+    scores = (2 if places <= _LONG_ROWS else 8) * in_pieces.PIECE_SCORES
     tile = in_pieces.TILE_ROWS
     queries = min(places, max(_LEAST_QUERIES, scores // places // tile * tile))
     return queries, min(entries, max(1, scores // (queries * places)))
@@ -175,17 +173,17 @@ def attend_whole_backward(
             scores_RL, grad_scores_RL = (each.view(-1, places.places) for each in (scores_eQL, grad_scores_eQL))
             lse_R, delta_R = (each[some, queries].view(-1) for each in (lse_eL, delta_eL))
             score_gradient(scores_RL, grad_scores_RL, first_e[some], stop_e[some], lse_R, delta_R)
-            _sum_pieces(grad_v_eLH[some], torch.bmm(scores_eQL.transpose(1, 2), grad_eQH), queries)
             torch.bmm(grad_scores_eQL, k_eLH[some], out=grad_q_eLH[some, queries])
-            _sum_pieces(grad_k_eLH[some], torch.bmm(grad_scores_eQL.transpose(1, 2), q_eQH), queries)
+            _add_product(grad_v_eLH[some], scores_eQL.transpose(1, 2), grad_eQH, queries)
+            _add_product(grad_k_eLH[some], grad_scores_eQL.transpose(1, 2), q_eQH, queries)
         for which, grad_eLH in enumerate((grad_q_eLH, grad_k_eLH, grad_v_eLH)):
             places.put(grad_3NPH[which, :, :num_tokens], grad_eLH)
     return grad_3NPH
 
 
-def _sum_pieces(total: Tensor, piece: Tensor, queries: slice) -> None:
+def _add_product(total: Tensor, left: Tensor, right: Tensor, queries: slice) -> None:
     """Add what one piece of the queries gives to keys or values; the first piece sets it."""
     if queries.start == 0:
-        total.copy_(piece)
+        torch.bmm(left, right, out=total)
     else:
-        total.add_(piece)
+        total.add_(torch.bmm(left, right))

@@ -289,5 +289,43 @@ def lay_heads_first(x_CNH: Tensor, y_CNH: Tensor, out_NTH: Tensor, dots_NT: Tens
     _lay_heads_first(num_rows, x_CNH, y_CNH, out_NTH, dots_NT, heads, width, first, out_NTH.shape[1])
 
 
+@kernel
+def _move_rows(
+    code: Code,
+    row: Whole,
+    x: Memory,
+    source: Memory,
+    out: Memory,
+    target: Memory,
+    width: Whole,
+    rows: Whole,
+    x_head_step: Whole,
+    x_step: Whole,
+    out_head_step: Whole,
+    out_step: Whole,
+) -> None:
+    head = row // rows
+    number = row - head * rows
+    read = head * x_head_step + source.whole(number) * x_step
+    write = head * out_head_step + target.whole(number) * out_step
+    code.columns(width, lambda at: out.store(write, at, x.load(read, at)))
+
+
+def move_rows(x_NRH: Tensor, source_r: Tensor, out_NRH: Tensor, target_r: Tensor) -> None:
+    """Copy rows ``source_r`` of each head to rows ``target_r`` of it.
+
+    Args:
+        x_NRH: rows and heads may lie apart.
+        source_r: int32.
+        out_NRH: likewise; its other rows stay as they are.
+        target_r: int32.
+    """
+    _check(source_r, target_r)
+    assert x_NRH.stride(2) == 1
+    assert out_NRH.stride(2) == 1
+    rows, steps = source_r.shape[0], (*x_NRH.stride()[:2], *out_NRH.stride()[:2])
+    _move_rows(x_NRH.shape[0] * rows, x_NRH, source_r, out_NRH, target_r, x_NRH.shape[2], rows, *steps)
+
+
 def _check(*tensors: Tensor) -> None:
     assert all(each.is_contiguous() and each.device.type == "cpu" for each in tensors)
