@@ -30,7 +30,7 @@ def test_a_stream_and_a_phase_can_be_added():
     ("override", "cause", "remedy"),
     [
         ("recipe=modernbert_bse", "there is no recipe called 'modernbert_bse'", "did you mean recipe=modernbert_base?"),
-        ("recipe=modernbert_bse", "no recipe", "available: demo, demo_branches, domain_continued, ettin_150m"),
+        ("recipe=modernbert_bse", "no recipe", "available: demo, demo_branches, domain_continued, domain_short"),
         ("hardware=tpu", "there is no hardware called 'tpu'", "8xh100"),
         ("phases.context.lr.peek=1", "unknown setting phases.context.lr.peek", "did you mean phases.context.lr.peak?"),
         ("phases.contxt.lr.peak=1", "unknown setting phases.contxt.lr.peak", "did you mean phases.context.lr.peak?"),

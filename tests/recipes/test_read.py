@@ -14,7 +14,13 @@ from padless.recipes.sources import sources_in
 
 RECIPES = recipe_names()
 read = cache(read_recipe)
-OURS = {"demo", "demo_branches", "smoke", "domain_continued"}  # whose headers say that every number is ours
+OURS = {
+    "demo",
+    "demo_branches",
+    "smoke",
+    "domain_continued",
+    "domain_short",
+}  # whose headers say that every number is ours
 SCALED = {"modernbert_base_10b": 200, "modernbert_base_1b": 2000, "single_24gb": 200}
 
 
@@ -30,7 +36,10 @@ def test_every_recipe_composes_checks_and_plans_for_the_hardware_it_names(name):
 
 
 def test_only_what_continues_other_weights_needs_a_setting():
-    assert {name: read(name).needs for name in RECIPES if read(name).needs} == {"domain_continued": ("start.source",)}
+    continued = ("domain_continued", "domain_short", "domain_stable_then_anneal")
+    assert {name: read(name).needs for name in RECIPES if read(name).needs} == dict.fromkeys(
+        continued, ("start.source",)
+    )
     assert read("domain_continued").config.start.source == TO_BE_GIVEN
 
 
