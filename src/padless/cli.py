@@ -87,11 +87,12 @@ def _check(overrides: list[str], as_json: bool) -> None:
     warnings = check(config, ranks)
     from rich.console import Console
 
-    from padless.plan.table import plan_rows, print_plan
+    from padless.plan.table import branch_rows, plan_rows, print_plan
 
     if as_json:
         rows = [dataclasses.asdict(row) for row in plan_rows(config)]
-        print(json.dumps({"ok": True, "ranks": ranks, "warnings": warnings, "phases": rows}))
+        branches = [dataclasses.asdict(row) for row in branch_rows(config)]
+        print(json.dumps({"ok": True, "ranks": ranks, "warnings": warnings, "phases": rows, "branches": branches}))
         return
     print_plan(config, Console())
     for line in warnings:

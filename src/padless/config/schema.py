@@ -125,7 +125,7 @@ class MaskingConfig:
 
     rate: float
     shape: MaskShape
-    end_rate: float | None  # for linear (reached at the phase end) and step (from ``step_at_tokens`` on)
+    end_rate: float | None  # for linear and cosine (reached at the phase end) and step (from ``step_at_tokens`` on)
     step_at_tokens: int | None  # tokens since the phase began, only for step
     mask_share: float
     random_share: float
