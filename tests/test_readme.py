@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from padless.cli import main
 from padless.config.check import check, ranks_to_check
 from padless.config.compose import compose
 
@@ -28,7 +29,7 @@ def configurations() -> list[str]:
     named = []
     for command in commands():
         for part in command.split("&&"):
-            found = re.search(r"(?:train\.py|padless (?:check|plan|doctor)\b)(.*)", part)
+            found = re.search(r"(?:train\.py|padless (?:check|doctor)\b)(.*)", part)
             if found:
                 named.append(found.group(1).strip())
     return named
@@ -39,6 +40,12 @@ def test_every_configuration_in_readme_and_docs_composes_and_passes_all_checks(o
     words = [word for word in shlex.split(overrides) if "=" in word]
     config = compose(words)
     check(config, ranks_to_check(config, os.environ))
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if re.match(r"padless (plan|recipes)\b", line)])
+def test_every_plan_and_recipe_in_readme_and_docs_is_printed(command, capsys):
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out
 
 
 def test_the_two_set_up_commands_are_one_line_each():
