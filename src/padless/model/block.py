@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from padless.attention import blocked
 from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.config.schema import ModelConfig
+from padless.kernels.native import can_compute
 from padless.model.mlp import Mlp
 from padless.model.rope import RopeTable, rotate_packed
 from padless.model.row_chunks import AttentionPart, attention_half, mlp_half
@@ -63,7 +64,7 @@ class Layer(nn.Module):
 
     def _in_row_chunks(self, hidden_TD: Tensor) -> bool:
         """Return whether :mod:`padless.model.row_chunks` can compute this: a CPU, its backend, and no dropout."""
-        if hidden_TD.device.type != "cpu" or not self.attn.is_blocked:
+        if hidden_TD.device.type != "cpu" or not self.attn.is_blocked or not can_compute(hidden_TD.dtype):
             return False
         return not (self.training and (self.attn.out_drop.p > 0 or self.mlp.drop.p > 0))
 

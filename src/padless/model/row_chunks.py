@@ -182,6 +182,7 @@ class _AttentionHalf(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden_TD, mean_T, rstd_T, norm_D, low_wqkv, low_wo, qkv_3NPH, out_TNH, kept = ctx.saved_tensors
         rows: Rows = ctx.rows
+        table: RopeTable = ctx.table
         num_tokens, heads, head_width = out_TNH.shape
         dtype, scale = qkv_3NPH.dtype, query_scale(head_width)
         grad_TD, grad_wo = grads[0].contiguous(), _zeros_fp32(low_wo)
@@ -199,7 +200,7 @@ class _AttentionHalf(torch.autograd.Function):
         room_C3NH = qkv_3NPH.new_empty((min(CHUNK_ROWS, num_tokens), 3, heads, head_width))
         for chunk in _chunks(num_tokens):
             grad_C3NH = room_C3NH[: chunk.stop - chunk.start]
-            rotate_back(grad_3NPH, rows.own.start + chunk.start, *ctx.table.chunk(chunk), scale, grad_C3NH)
+            rotate_back(grad_3NPH, rows.own.start + chunk.start, *table.chunk(chunk), scale, grad_C3NH)
             grad_CE = grad_C3NH.flatten(1)
             normed_CD = norm.backward(chunk, grad_CE @ low_wqkv, grad_TD[chunk], grad_hidden_TD[chunk])
             _add_product(grad_wqkv, grad_CE.t(), normed_CD)
