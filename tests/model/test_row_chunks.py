@@ -43,7 +43,7 @@ def cast_grad(parameter: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
-@pytest.mark.parametrize("chunk_rows", [7, 512])
+@pytest.mark.parametrize("chunk_rows", [7, 1024])
 def test_a_layer_by_hand_is_the_layer(number: int, chunk_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_chunks, "CHUNK_ROWS", chunk_rows)
     mine, right = layers(number)

@@ -37,7 +37,7 @@ from padless.kernels.native_rows import (
 from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable
 
-CHUNK_ROWS = 512
+CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True)
