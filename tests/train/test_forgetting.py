@@ -3,7 +3,15 @@
 import matplotlib.image
 from rich.console import Console
 
-from padless.train.forgetting import BeforeAfter, before_and_after, losses_by_stream, plot_forgetting, table_of
+from padless.config.schema import StartConfig
+from padless.train.forgetting import (
+    BeforeAfter,
+    before_and_after,
+    continues,
+    losses_by_stream,
+    plot_forgetting,
+    table_of,
+)
 
 
 def evaluation(tokens, domain, general):
@@ -49,3 +57,9 @@ def test_the_picture_has_a_panel_a_stream_and_a_curve_a_run(tmp_path):
     assert one.shape == two.shape
     assert one.shape[1] > 1.8 * one.shape[0]
     assert (one != two).any()
+
+
+def test_a_branch_does_not_begin_at_clock_0_and_a_fresh_run_continues_nothing():
+    assert continues(StartConfig("weights", ("weights", "optimizer")))
+    assert not continues(StartConfig("weights", ("weights", "optimizer", "clock")))
+    assert not continues(StartConfig(None, ("weights",)))

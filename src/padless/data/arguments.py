@@ -10,7 +10,7 @@ from rich.console import Console
 
 from padless.errors import ConfigError, PadlessError
 
-NOT_FROM_A_COMMAND_LINE = ("console",)
+NOT_FROM_A_COMMAND_LINE = ("console", "settings")
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from padless.config.bundled_streams import GENERAL, STREAMS
 from padless.data.documents import Meter, list_input, read_documents
 from padless.data.durable import write_durably
 from padless.data.manifest import MANIFEST, read_manifest
@@ -14,8 +15,8 @@ from padless.data.tokenizer_training import build_tokenizer
 from padless.errors import DataError
 
 CORPUS = Path(__file__).parents[3] / "data_prep" / "sample_corpus"
-STREAMS = ("general", "code", "science")
 VAL_FRACTION = 0.03
+GENERAL_VAL_FRACTION = 0.5  # of general text that is there to be validated on: the more, the steadier the loss
 
 
 def corpus_file(stream: str) -> Path:
@@ -68,6 +69,39 @@ def prepare_bundled(output_root: Path, block_tokens: int, max_seq_lens: Sequence
             workers=1,
             console=console,
         )
+
+
+def prepare_general(
+    folder: Path, tokenizer: Path, block_tokens: int, max_seq_lens: Sequence[int], console: Console
+) -> None:
+    """Prepare the bundled general text with a tokenizer of the user's, as what forgetting is measured on by default.
+
+    Args:
+        folder: prepared stream; what is complete is left alone.
+        tokenizer: tokenizer.json of the model that is continued, or its folder.
+        block_tokens: tokens a block can hold.
+        max_seq_lens: caps on a segment, in tokens with specials.
+        console: where progress and the summary go.
+
+    Raises:
+        DataError: the corpus is not there, or the tokenizer cannot be used.
+        ConfigError: the folder was prepared with other settings.
+    """
+    prepare(
+        corpus_file(GENERAL),
+        folder,
+        tokenizer,
+        max_seq_len=max_seq_lens,
+        block_tokens=block_tokens,
+        val_fraction=GENERAL_VAL_FRACTION,
+        workers=1,
+        console=console,
+    )
+
+
+def is_bundled(folder: Path) -> bool:
+    """Return whether a prepared folder holds the bundled general text, and nothing of the user's."""
+    return (folder / MANIFEST).is_file() and read_manifest(folder).input["given"] == str(corpus_file(GENERAL))
 
 
 def _texts(files: dict[str, Path]) -> Iterator[str]:

@@ -13,10 +13,12 @@ from typing import Protocol
 
 from rich.console import Console
 
+from padless.config.bundled_streams import STREAMS, validates_on_bundled
 from padless.config.check_phase import LONG_PHASE_TOKENS
 from padless.config.schema import Config, PhaseConfig
-from padless.data.bundled import STREAMS, prepare_bundled
+from padless.data.bundled import prepare_bundled
 from padless.data.caches import TOKENIZER_FILES, check_cache_limit, fetch_stream
+from padless.data.default_general import prepare_default_general
 from padless.data.durable import sha256_of_file
 from padless.data.leftovers import clean_leftovers
 from padless.data.manifest import Manifest, verify_manifest
@@ -59,7 +61,7 @@ def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> Prepa
     Raises:
         DataError: a stream cannot be used, with the remedy.
     """
-    if ranks.is_leader and config.data.prepare_bundled:
+    if ranks.is_leader and config.data.prepare_bundled and not validates_on_bundled(config):
         _prepare_bundled(config)
     if ranks.is_node_leader:
         clean_leftovers(say)
@@ -67,6 +69,10 @@ def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> Prepa
             if stream.remote is not None:
                 fetch_stream(config, name, stream, stream.remote, say)
     ranks.barrier()
+    if validates_on_bundled(config):
+        if ranks.is_leader:
+            prepare_default_general(config, say)
+        ranks.barrier()
     manifests = {
         name: verify_manifest(
             Path(stream.local), shards_are_local=stream.remote is None, read_headers=ranks.is_node_leader

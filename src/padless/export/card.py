@@ -10,6 +10,7 @@ import torch
 import padless
 from padless.config.schema import Config, ModelConfig
 from padless.model.tensor_shapes import tensor_shapes
+from padless.schedule.decay import lr_share_at
 from padless.units import approximate_tokens, format_tokens
 
 _PACKAGES = ("torch", "mosaicml", "mosaicml-streaming", "transformers", "tokenizers")
@@ -32,6 +33,7 @@ class ModelCard:
     eval_mask_rate: float
     start: str  # where the first weights came from
     merged_from: tuple[str, ...] = ()  # checkpoints that the weights are a mean of, with their shares
+    lr_share: float = 1.0  # learning rate at the end over its phase's peak
 
 
 def card_from_run(
@@ -68,6 +70,7 @@ def card_from_run(
         eval_mask_rate=config.eval.mask_rate,
         start=start,
         merged_from=tuple(merged_from),
+        lr_share=lr_share_at(config, phase_name, clock_tokens),
     )
 
 

@@ -10,7 +10,7 @@ from padless.errors import PadlessError
 from padless.export.command import export_from
 from padless.export.fill_mask import fill_masks
 from padless.train.callbacks.metrics import read_metrics
-from padless.train.forgetting import before_and_after, plot_forgetting, table_of
+from padless.train.forgetting import before_and_after, continues, plot_forgetting, table_of
 from padless.train.handover import StartState
 from padless.train.hardware import Compute
 from padless.train.phase import RunContext
@@ -47,18 +47,18 @@ def finish_run(context: RunContext, end: StartState) -> None:
 def _finish(context: RunContext, end: StartState) -> None:
     unigram = _unigram(context)
     picture = context.folder / "loss.png"
-    continues = context.config.start.source is not None
+    is_continued = continues(context.config.start)
     plot_run(
         context.folder / "metrics.jsonl",
         context.plans,
         context.config.data.block_tokens,
         unigram,
         picture,
-        draws_streams=continues,
+        draws_streams=is_continued,
     )
     lines = read_metrics(context.folder / "metrics.jsonl")
     evals = [line["eval_loss"] for line in lines if "eval_loss" in line]
-    if continues:
+    if is_continued:
         _show_forgetting(context, lines, end.clock_tokens)
     if evals and unigram is not None:
         share = evals[-1] / unigram

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.table import Table
 
+from padless.config.schema import StartConfig
 from padless.units import approximate_tokens
 
 COLOURS = ("#c0392b", "#1f4e8c", "#2d7a46", "#7a3b8f", "#b8860b")
@@ -32,6 +33,11 @@ class BeforeAfter:
     def change(self) -> float:
         """Nats it rose (forgotten) or, below 0, fell (learned)."""
         return self.after - self.before
+
+
+def continues(start: StartConfig) -> bool:
+    """Return whether a run begins with other weights at clock 0; a branch goes on where its run was."""
+    return start.source is not None and "clock" not in start.keep
 
 
 def losses_by_stream(figures: Mapping[str, Any]) -> dict[str, float]:

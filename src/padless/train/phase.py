@@ -34,6 +34,7 @@ from padless.train.callbacks.schedule import ApplySchedule
 from padless.train.callbacks.tiled_init import TiledInit
 from padless.train.callbacks.validate import Validate
 from padless.train.composer_model import ComposerMaskedLM, count_segments, count_tokens, split_step
+from padless.train.forgetting import continues
 from padless.train.growth import GrowthSource, watch_twins
 from padless.train.handover import StartState, position_blocks, skipped_in
 from padless.train.hardware import Compute
@@ -143,7 +144,7 @@ def _callbacks(
             end_tokens,
             context.say,
             twins,
-            names_streams=config.start.source is not None,
+            names_streams=continues(config.start),
         )
     )
     callbacks.append(
