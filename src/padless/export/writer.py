@@ -63,8 +63,8 @@ def export_hf(
     try:
         partial.mkdir()
         write_weights(partial, weights, model, rope, card.max_position_tokens, facts.special_ids)
-        facts = {"clock_tokens": card.clock_tokens, "phase": card.phase_name, "lr_share": card.lr_share}
-        _write_json(partial / "padless.json", facts)
+        origin = {"clock_tokens": card.clock_tokens, "phase": card.phase_name, "lr_share": card.lr_share}
+        _write_json(partial / "padless.json", origin)
         _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
         parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
