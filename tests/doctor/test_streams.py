@@ -116,3 +116,12 @@ def test_a_source_that_is_not_there_is_named(tmp_path):
     (tmp_path / "here.pt").write_bytes(b"")
     (finding,) = look_at_source(smoke(tmp_path, f"start.source={tmp_path / 'here.pt'}"))
     assert finding.state == "ok"
+
+
+def test_a_source_on_the_hub_is_named_and_not_contacted(tmp_path):
+    (finding,) = look_at_source(smoke(tmp_path, "start.source=ettin-150m@stable"))
+    assert finding.state == "ok"
+    assert "no path here, so jhu-clsp/ettin-encoder-150m@step599525 of the hub" in finding.found
+    (finding,) = look_at_source(smoke(tmp_path, "start.source=modernbert-base@final"))
+    assert finding.state == "mend"
+    assert "no checkpoint 'final' of modernbert-base is known" in finding.found

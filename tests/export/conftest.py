@@ -76,7 +76,7 @@ def config(model_config):
         loss=LossConfig(0.0),
         guard=GuardConfig("stop", "report", 64, 10.0, 0.5, 5),
         hardware=HardwareConfig("cpu", 1, 2, "fp32", "sdpa", False, 1, True, 600.0, "off"),
-        init=InitConfig("random", None, "fan_in", "wrap", None, 0.0, False, False),
+        init=InitConfig("random", None, "fan_in", "wrap", None, "copied", 0.0, False, False),
         start=StartConfig(None, ("weights",)),
         eval=EvalConfig(("general",), 128, 0.15, None),
         loggers=LoggersConfig(False, None, "offline"),
@@ -103,3 +103,28 @@ def exported(config, state_dict, tokenizer_folder, tmp_path):
     out = tmp_path / "hf"
     parity = export_from(state_dict, config, "context", tokenizer_folder, out, 8192, 36.0, 2.5)
     return out, parity
+
+
+def point_at(monkeypatch, url):
+    """Have huggingface_hub ask ``url``: it reads its environment when it is imported."""
+    template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on the loopback address, and an empty cache."""
+    import huggingface_hub
+
+    from .fake_hub import FakeHub, serve
+
+    fake = FakeHub()
+    server = serve(fake)
+    point_at(monkeypatch, fake.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    yield fake
+    server.shutdown()
+    server.server_close()

@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import pickle
 import struct
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from padless.errors import ModelError
 from padless.export.importer import load_hf_folder
+from padless.model.tensor_shapes import EMBEDDING
 
 
 def rewrite(out, change):
@@ -81,10 +84,74 @@ def test_a_bias_is_there_exactly_if_the_config_says_so(exported):
         load_hf_folder(exported[0])
 
 
-def test_pickles_are_refused_with_a_remedy(exported):
+class Touch:
+    def __reduce__(self):
+        return (os.system, ("touch executed",))
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "executed").exists()
+
+
+def as_pickle(out, change=lambda weights: weights):
+    path = out / "model.safetensors"
+    torch.save(change(load_file(path)), out / "pytorch_model.bin")
+    path.unlink()
+
+
+def test_a_pickle_of_tensors_alone_loads_as_safetensors_do(exported):
     out, _ = exported
-    (out / "model.safetensors").rename(out / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"only pytorch_model\.bin, a pickle(.|\n)*safe_serialization=True"):
+    before = load_hf_folder(out).state_dict
+    as_pickle(out, lambda weights: OrderedDict({**weights, "decoder.weight": weights[EMBEDDING]}))
+    after = load_hf_folder(out).state_dict
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: {**w, "decoder.bias": Touch()}, r"it would call posix\.system; nothing in it was run"),
+        (lambda w: list(w.values()), "does not hold tensors by name"),
+        (lambda w: {**w, "surplus": 3}, "surplus is not a tensor"),
+        (lambda w: {**w, "surplus": torch.ones(2)}, "does not know: surplus"),
+        (lambda w: {**w, "head.norm.weight": torch.full((32,), float("nan"))}, r"head\.norm\.weight holds NaN"),
+    ],
+)
+def test_a_pickle_with_anything_else_is_refused(exported, canary, change, message):
+    as_pickle(exported[0], change)
+    with pytest.raises(ModelError, match=message):
+        load_hf_folder(exported[0])
+
+
+def test_a_pickle_that_is_cut_off_or_in_the_old_format_is_refused(exported):
+    out, _ = exported
+    as_pickle(out)
+    path = out / "pytorch_model.bin"
+    data = path.read_bytes()
+    path.write_bytes(data[:-50])
+    with pytest.raises(
+        ModelError, match=r"pytorch_model\.bin cannot be read: it is a truncated or damaged zip archive"
+    ):
+        load_hf_folder(out)
+    bias = torch.load(io.BytesIO(data), weights_only=True)["model.layers.1.mlp.Wi.weight"].numpy().tobytes()
+    at = data.index(bias)
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(ModelError, match=r"cannot be read: it is a damaged zip archive"):
+        load_hf_folder(out)
+    path.write_bytes(pickle.dumps({"w": 1}))
+    with pytest.raises(ModelError, match=r"it is a pickle, not the zip(.|\n)*safe_serialization=True"):
+        load_hf_folder(out)
+
+
+def test_pickles_in_shards_are_named(exported):
+    out, _ = exported
+    (out / "model.safetensors").rename(out / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(
+        ModelError, match=r"holds only pytorch_model-00001\S+; model.safetensors is needed(.|\n)*safe_s"
+    ):
         load_hf_folder(out)
 
 
@@ -150,18 +217,6 @@ def test_half_precision_weights_come_back_as_fp32(exported):
     out, _ = exported
     rewrite(out, lambda w: w.update({name: tensor.to(torch.bfloat16) for name, tensor in w.items()}))
     assert {tensor.dtype for tensor in load_hf_folder(out).state_dict.values()} == {torch.float32}
-
-
-class Touch:
-    def __reduce__(self):
-        return (os.system, ("touch executed",))
-
-
-@pytest.fixture
-def canary(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(

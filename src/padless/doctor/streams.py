@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from padless.checkpoint.named import checkpoint_by_name
+from padless.config.bundled_streams import STREAMS
 from padless.config.schema import Config, StreamConfig
 from padless.data.durable import sha256_of_file
 from padless.data.manifest import MANIFEST, Manifest, read_manifest, verify_manifest
 from padless.doctor.finding import Finding, mend, note, ok
-from padless.errors import DataError
+from padless.errors import CheckpointError, DataError
+from padless.export.known_models import hub_source
 
 _PREPARE = "data_prep/prepare.py input=<documents> output={folder} tokenizer=<tokenizer.json> max_seq_len={caps}"
 
@@ -34,7 +37,7 @@ def _absent_line(config: Config, label: str, stream: StreamConfig, caps: list[in
     folder = Path(stream.local)
     if stream.remote is not None:
         return note(label, f"{folder} is empty and is filled from {stream.remote} at start (not contacted now)")
-    if config.data.prepare_bundled:
+    if config.data.prepare_bundled and label[7:] in STREAMS:
         return note(label, f"{folder} is not prepared yet: the bundled corpus is prepared there on first use")
     command = "python " + _PREPARE.format(folder=folder, caps=",".join(map(str, caps)) or config.eval.max_seq_len)
     if not folder.exists():
@@ -93,7 +96,15 @@ def look_at_source(config: Config) -> Iterator[Finding]:
     for key, source in (("init.source", config.init.source), ("start.source", config.start.source)):
         if source is None:
             continue
-        if Path(source).exists():
+        try:
+            is_here = Path(source).exists() or checkpoint_by_name(source) is not None
+            hub = None if is_here else hub_source(source)
+        except CheckpointError as error:
+            yield mend("source", error.cause, error.remedy)
+            continue
+        if is_here:
             yield ok("source", f"{key}={source}")
+        elif hub is not None:
+            yield ok("source", f"{key}={source}: no path here, so {hub} of the hub, if it is there")
         else:
             yield mend("source", f"{key}={source} does not exist", "give a checkpoint file or a Hugging Face folder")

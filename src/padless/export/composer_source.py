@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from padless.checkpoint.archive import outline_of_archive
-from padless.checkpoint.outline import Outline, RefusedError, TensorOutline
+from padless.checkpoint.outline import Outline, RefusedError
 from padless.checkpoint.records import read_tensors
 from padless.config.plain_yaml import without_aliases
 from padless.errors import CheckpointError, ModelError
@@ -26,6 +26,7 @@ from padless.export.composer_layout import by_our_names, model_from_layout
 from padless.export.composer_moments import outline_moments, read_moments
 from padless.export.hf_config import HfModel, describe_hf
 from padless.export.importer import LoadedSource, add_missing_bias, check_entries
+from padless.export.pickled_weights import entry_of
 from padless.export.safetensors_header import Entry
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
 
@@ -47,12 +48,6 @@ INERT = frozenset(
 # Composer saves the tokenizer's vocabulary and merges in the pickle: a few MB, tens with 256,000 entries.
 _MAX_PICKLE_BYTES = 64 << 20
 _MAX_YAML_BYTES = 1 << 20
-_DTYPES = {
-    "torch.BFloat16Storage": "BF16",
-    "torch.DoubleStorage": "F64",
-    "torch.FloatStorage": "F32",
-    "torch.HalfStorage": "F16",
-}
 _REMEDY = "give a .pt file of padless or Composer, or a Hugging Face folder"
 
 
@@ -102,7 +97,7 @@ def load_composer_checkpoint(path: Path, outline: Outline) -> tuple[LoadedSource
     state = outline.tree["state"]
     names = by_our_names(state["model"], str(path))
     tensors = {ours: state["model"][theirs] for ours, theirs in names.items()}
-    entries = {name: _entry(name, each, path) for name, each in tensors.items()}
+    entries = {name: entry_of(name, each, str(path)) for name, each in tensors.items()}
     _refuse_moving_theta(state, path)
     model, rope, has_bias = _describe(state, entries, path)
     check_entries(entries, model, str(path), has_bias)
@@ -123,12 +118,6 @@ def _at(tree: Any, *keys: str) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
-
-
-def _entry(name: str, tensor: object, path: Path) -> Entry:
-    if not isinstance(tensor, TensorOutline):
-        raise ModelError(f"{path}: {name:.80} is not a tensor", "save the checkpoint again from the model alone")
-    return Entry(_DTYPES.get(tensor.kind, tensor.kind), tensor.shape)
 
 
 def _refuse_moving_theta(state: Mapping[str, Any], path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A Hugging Face folder as plain weights: safetensors only, checked against its config before anything uses it.
+"""A Hugging Face folder as plain weights, checked against its config before anything uses it.
 
-A folder may come from a stranger: no pickle is opened, a shard's name may not lead out of the folder, names, types and
-shapes must be the config's before any weight is read, values must be finite.
+A folder may come from a stranger: safetensors, or where there are none a pickle that is followed without running it. A
+shard's name may not lead out of the folder; names, types and shapes must be the config's before any weight is read,
+values must be finite.
 """
 
 import json
@@ -19,6 +20,7 @@ from padless.data.durable import sha256_of_file
 from padless.errors import ModelError
 from padless.export.hf_config import DECODER_BIAS, HfModel, model_config_from_hf
 from padless.export.other_layouts import name_layout
+from padless.export.pickled_weights import PICKLED, entry_of, outline_of_weights, read_weights
 from padless.export.safetensors_header import Entry, read_header
 from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
 
@@ -49,24 +51,44 @@ def load_hf_folder(path: Path) -> LoadedSource:
     """Return the weights and shape of a ``ModernBertForMaskedLM`` folder.
 
     Raises:
-        ModelError: no safetensors, a shard outside the folder, corrupt, missing or absurdly large files, weights that
-            do not fit the config (missing, extra, misshapen, not finite, untied), or a config padless cannot build.
+        ModelError: no weights, a pickle with anything but tensors in it, a shard outside the folder, corrupt, missing
+            or absurdly large files, weights that do not fit the config (missing, extra, misshapen, not finite, untied),
+            or a config padless cannot build.
     """
     if not path.is_dir():
         raise ModelError(f"{path} is not a folder", "give a folder with config.json and model.safetensors")
     model, rope, has_bias = _config(path)
-    files = _weight_files(path)
-    entries = _merge_headers({file: read_header(file) for file in files})
-    check_entries(entries, model, str(path), has_bias)
-    state_dict: dict[str, Tensor] = {}
-    for file in files:
-        state_dict.update({name: tensor.to(torch.float32) for name, tensor in load_file(file).items()})
+    read = _read_pickled if is_pickled(path) else _read_safetensors
+    state_dict = read(path, model, has_bias)
     add_missing_bias(state_dict, model)
     check_state_dict(state_dict, model, str(path))
     tokenizer = path / "tokenizer.json"
     return LoadedSource(
         state_dict, model, rope, sha256_of_file(tokenizer) if tokenizer.is_file() else None, _tokens_seen(path)
     )
+
+
+def is_pickled(path: Path) -> bool:
+    """Return whether the weights of a folder are a pickle, ``pytorch_model.bin``, and nothing else."""
+    return (path / PICKLED).is_file() and not any((path / name).is_file() for name in (WEIGHTS, INDEX))
+
+
+def _read_safetensors(path: Path, model: ModelConfig, has_bias: bool) -> dict[str, Tensor]:
+    files = _weight_files(path)
+    check_entries(_merge_headers({file: read_header(file) for file in files}), model, str(path), has_bias)
+    state_dict: dict[str, Tensor] = {}
+    for file in files:
+        state_dict.update({name: tensor.to(torch.float32) for name, tensor in load_file(file).items()})
+    return state_dict
+
+
+def _read_pickled(path: Path, model: ModelConfig, has_bias: bool) -> dict[str, Tensor]:
+    file = path / PICKLED
+    outline = outline_of_weights(file)
+    check_entries(
+        {name: entry_of(name, each, str(file)) for name, each in outline.tree.items()}, model, str(path), has_bias
+    )
+    return {name: tensor.to(torch.float32) for name, tensor in read_weights(file, outline).items()}
 
 
 def _config(path: Path) -> HfModel:
@@ -152,10 +174,10 @@ def _weight_files(path: Path) -> list[Path]:
         return [_shard(path, name) for name in _shard_names(path / INDEX)]
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
-    pickles = sorted(file.name for file in path.glob("*.bin"))
-    found = f"only {', '.join(pickles)}, a pickle that could run code" if pickles else "no weights"
+    others = sorted(file.name for kind in ("*.bin", "*.pt", "*.safetensors") for file in path.glob(kind))
+    found = f"only {', '.join(others)[:120]}" if others else "no weights"
     raise ModelError(
-        f"{path} holds {found}; {WEIGHTS} is needed",
+        f"{path} holds {found}; {WEIGHTS} is needed, or {PICKLED} in one piece",
         "load it with transformers where you trust it and write it with save_pretrained(..., safe_serialization=True)",
     )
 

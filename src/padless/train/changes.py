@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from padless.checkpoint import Checkpoint, open_checkpoint
+from padless.checkpoint.named import checkpoint_by_name
 from padless.config.check_keeping import may_be_accepted
 from padless.config.load import to_plain
 from padless.config.schema import Config
@@ -87,7 +88,7 @@ def branch_from(
     Raises:
         CheckpointError: not a checkpoint file, nothing is left to train, or a setting that may not differ does.
     """
-    path = Path(source)
+    path = Path(source) if Path(source).exists() else checkpoint_by_name(source) or Path(source)
     if path.is_dir():
         raise CheckpointError(
             f"start.keep=[weights,optimizer,clock], but {source} is a folder, which has no clock",

@@ -17,21 +17,15 @@ started on another cluster, a resume, and continued pretraining. What is not lis
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from padless.checkpoint import Checkpoint, open_checkpoint
+from padless.checkpoint import Checkpoint
 from padless.config.schema import Config, ModelConfig
 from padless.errors import CheckpointError, ModelError
-from padless.export.composer_source import (
-    is_composer_checkpoint,
-    load_composer_checkpoint,
-    outline_of_checkpoint,
-    refuse_sharded,
-)
-from padless.export.importer import LoadedSource, load_hf_folder
+from padless.export.importer import LoadedSource
+from padless.export.source import load_source, resolve_source
 from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.schedule.phases import PhasePlan, phase_at
 from padless.schedule.skipped import SkippedRange, merged, position_in_data, positions_of_step
@@ -86,41 +80,6 @@ def state_from_run(saved: Checkpoint, origin: str) -> StartState:
     )
 
 
-def load_source(source: str) -> tuple[LoadedSource, dict[str, Any] | None]:
-    """Return weights, shape and thetas of a source, and its moments if it has any.
-
-    Args:
-        source: a checkpoint file, padless's or Composer's (:mod:`padless.export.composer_source`), or a Hugging Face
-            folder.
-
-    Raises:
-        CheckpointError: there is no such file or folder, or it cannot be read as one.
-        ModelError: its weights are not those of a model that padless has.
-    """
-    path = Path(source)
-    if path.is_dir():
-        refuse_sharded(path)
-        return load_hf_folder(path), None
-    if not path.is_file():
-        raise CheckpointError(
-            f"source {source} is neither a checkpoint file nor a Hugging Face folder",
-            "give a .pt file from a run's checkpoints/ folder, or a folder with config.json and model.safetensors",
-        )
-    outline = outline_of_checkpoint(path)
-    if is_composer_checkpoint(outline):
-        return load_composer_checkpoint(path, outline)
-    saved, config = open_checkpoint(path)
-    phase = config.phases[saved.meta["phase"]]
-    loaded = LoadedSource(
-        state_dict=saved.model,
-        model_config=config.model,
-        rope=phase.rope,
-        tokenizer_sha256=saved.meta["tokenizer_sha256"],
-        tokens_seen=saved.clock_tokens,
-    )
-    return loaded, saved.optimizer
-
-
 def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> tuple[StartState, LoadedSource]:
     """Return the state of a new run that continues from ``start.source``, and what the source is.
 
@@ -128,7 +87,8 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
         ModelError: the source has another shape than ``model``.
         CheckpointError: moments are to be kept and the source has none.
     """
-    loaded, moments = load_source(source)
+    resolved = resolve_source(source)
+    loaded, moments = load_source(resolved)
     different = [
         f"{name}: {getattr(loaded.model_config, name)} (source), {getattr(model, name)} (config)"
         for name in _SHAPE
@@ -150,7 +110,7 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
         DECODER: loaded.state_dict[EMBEDDING],
         **loaded.state_dict,
     }  # a Hugging Face folder stores tied ones once
-    return StartState(weights, kept, 0, 0, 0.0, source), loaded
+    return StartState(weights, kept, 0, 0, 0.0, resolved.origin), loaded
 
 
 def with_rewarmup(config: Config) -> tuple[Config, str | None]:
