@@ -4,11 +4,15 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 import padless
+from padless.checkpoint.named import checkpoint_by_name
 from padless.config.schema import Config, ModelConfig
+from padless.export.known_models import hub_source
+from padless.export.run_facts import RunFacts
 from padless.model.tensor_shapes import tensor_shapes
 from padless.schedule.decay import lr_share_at
 from padless.units import approximate_tokens, format_tokens
@@ -33,7 +37,7 @@ class ModelCard:
     eval_mask_rate: float
     start: str  # where the first weights came from
     merged_from: tuple[str, ...] = ()  # checkpoints that the weights are a mean of, with their shares
-    lr_share: float = 1.0  # learning rate at the end over its phase's peak
+    lr_share: float | None = None  # learning rate at the end over its phase's peak; None if not known
 
 
 def card_from_run(
@@ -43,8 +47,11 @@ def card_from_run(
     train_seconds: float | None,
     eval_loss: float | None,
     merged_from: Sequence[str] = (),
+    facts: RunFacts | None = None,
+    licence: str | None = None,
 ) -> ModelCard:
     """Return the card of weights that ``config`` trained up to ``clock_tokens``, in phase ``phase_name``."""
+    facts = facts or RunFacts()
     rows = []
     for name in config.phase_order[: config.phase_order.index(phase_name) + 1]:
         phase = config.phases[name]
@@ -64,14 +71,26 @@ def card_from_run(
         streams=tuple(sorted(used)),
         clock_tokens=clock_tokens,
         max_position_tokens=max_position_tokens(config, phase_name),
-        hardware=_hardware(config.hardware.device),
+        hardware="; then ".join(facts.hardware) or _hardware(config.hardware.device),
         train_hours=None if train_seconds is None else train_seconds / 3600,
         eval_loss=eval_loss,
         eval_mask_rate=config.eval.mask_rate,
         start=start,
         merged_from=tuple(merged_from),
         lr_share=lr_share_at(config, phase_name, clock_tokens),
+        eval_streams=facts.eval_streams,
+        eval_rows=facts.eval_rows,
+        base_model=_base_model(config.start.source or config.init.source),
+        licence=licence,
     )
+
+
+def _base_model(source: str | None) -> str | None:
+    """Return the hub's name of a source that is not a path here."""
+    if source is None or Path(source).exists() or checkpoint_by_name(source) is not None:
+        return None
+    hub = hub_source(source)
+    return None if hub is None else hub.repo
 
 
 def max_position_tokens(config: Config, phase_name: str) -> int:
@@ -97,7 +116,7 @@ def render_card(card: ModelCard) -> str:
     return f"""---
 library_name: transformers
 pipeline_tag: fill-mask
-mask_token: "[MASK]"
+{_front_matter(card)}mask_token: "[MASK]"
 tags:
 - modernbert
 - masked-lm
@@ -120,6 +139,18 @@ fill = pipeline("fill-mask", model="<this folder>")
 print(fill("The library opens at nine in the [MASK]."))
 ```
 
+As the start of an embedding model (mean pooling) or a late-interaction model, to be trained before it is of use:
+
+```python
+from sentence_transformers import SentenceTransformer
+from pylate import models
+
+embedder = SentenceTransformer("<this folder>")
+colbert = models.ColBERT("<this folder>")
+```
+
+FlashAttention and bf16: `AutoModel.from_pretrained("<this folder>", attn_implementation="flash_attention_2", dtype="bfloat16")`.
+
 ## Training
 
 | phase | tokens | longest segment | batch tokens | learning rate | masked | RoPE theta global / local | data mix |
@@ -131,7 +162,7 @@ print(fill("The library opens at nine in the [MASK]."))
 - hardware: {card.hardware}
 - hours of training: {hours}
 - validation loss at {card.eval_mask_rate:.0%} masked: {loss}
-
+{_evaluation(card)}
 ## Data
 
 Streams of packed blocks, without padding; the mix of each phase is in the table.
@@ -146,12 +177,37 @@ tokens, was not measured.
 
 ## Licence
 
-Not stated by the run: set one that the data's licences allow before publishing.
+{_licence(card)}
 
 ## Versions
 
 {_versions()}
 """
+
+
+def _front_matter(card: ModelCard) -> str:
+    licence = f"license: {card.licence}\n" if card.licence else ""
+    return licence + (f"base_model: {card.base_model}\n" if card.base_model else "")
+
+
+def _evaluation(card: ModelCard) -> str:
+    """Return the table of validation losses, nothing where none were measured."""
+    if not card.eval_rows:
+        return ""
+    headings = ("phase", "tokens", "loss", *card.eval_streams)
+    rows = [headings, ("---",) * len(headings), *card.eval_rows]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"""
+## Evaluation
+
+Validation loss in nats a masked token, {card.eval_mask_rate:.0%} of the tokens masked, at the last validation of each phase:
+
+{table}
+"""
+
+
+def _licence(card: ModelCard) -> str:
+    return card.licence or "Not stated by the run: set one that the data's licences allow before publishing."
 
 
 def _merged_line(card: ModelCard) -> str:

@@ -1,0 +1,1 @@
+"""Continued pretraining on a domain: from documents and a source to a run, and new terms for its tokenizer."""
