@@ -1,17 +1,21 @@
 """Where a run begins: at its newest whole checkpoint, at a source's weights, or at fresh ones."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from padless.checkpoint import newest_checkpoint, open_checkpoint
 from padless.config.schema import Config
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
+from padless.export.known_models import KNOWN
+from padless.export.source import resolve_source
 from padless.schedule.phases import PhasePlan, phase_at
 from padless.schedule.skipped import SkippedRange, merged
 from padless.train.changes import branch_from, changes_of_the_past, refuse_changes, refuse_without_moments
 from padless.train.folder import RunFolder
 from padless.train.handover import StartState, check_tokenizer, state_from_run, state_from_source
+from padless.train.source_schedule import schedule_line, schedule_of
 from padless.train.world import World
 from padless.units import approximate_tokens
 
@@ -25,12 +29,14 @@ class Beginning:
         event: start, branch or resume, for the lineage.
         changes: accepted changes of the past (resume), or settings that are not the parent's (branch).
         line: what to say when the first batch is there; empty for a start from clock 0.
+        facts: more for the lineage: what is known of the weights that a run continues.
     """
 
     state: StartState
     event: str
     changes: list[str]
     line: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_beginning(
@@ -114,10 +120,21 @@ def _from_recipe(
     state, parent = state_from_source(source, config.start.keep, config.model)
     check_tokenizer(parent, source, data.tokenizer_sha256)
     seen = "unknown" if parent.tokens_seen is None else approximate_tokens(parent.tokens_seen)
-    say(f"weights from {source} (tokens seen by it: {seen}); this run's clock starts at 0")
+    say(f"weights from {state.origin} (tokens seen by it: {seen}); this run's clock starts at 0")
     if parent.rope != plans[0].phase.rope:
         say(f"note: the source has RoPE thetas {parent.rope}, this run begins with {plans[0].phase.rope}")
-    return Beginning(state, "start", [])
+    schedule = schedule_of(source, resolve_source(source).path, tuple(KNOWN))
+    if line := schedule_line(schedule, "optimizer" in config.start.keep):
+        say(f"note: {line}")
+    parent_facts = {
+        "tokens_seen": parent.tokens_seen,
+        "kept": list(config.start.keep),
+        "lr_share": schedule.lr_share,
+        "phase": schedule.phase,
+        "rope": list(parent.source_thetas),
+        "tokenizer_sha256": parent.tokenizer_sha256,
+    }
+    return Beginning(state, "start", [], facts={"parent": parent_facts})
 
 
 def refuse_endless_rewinds(rewinds: int, limit: int, problem: str, phase: str) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: config, lineage, metrics, tokenizer, blocks left out. Rank 0 writes, all know the paths."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,14 @@ class RunFolder:
         return (self.path / "tokenizer").resolve()
 
     def begin(
-        self, config: Config, start: StartState, data: PreparedData, hosts: list[str], event: str, changes: list[str]
+        self,
+        config: Config,
+        start: StartState,
+        data: PreparedData,
+        hosts: list[str],
+        event: str,
+        changes: list[str],
+        parent_facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the resolved config, a copy of the tokenizer and lines of lineage.
 
@@ -56,6 +64,7 @@ class RunFolder:
             hosts: host of each rank.
             event: start, branch or resume.
             changes: accepted changes of the past (resume), or what is not the parent's (branch).
+            parent_facts: what is known of the weights that the run continues; None where it continues none.
         """
         if not self._is_leader:
             return
@@ -64,7 +73,12 @@ class RunFolder:
             if (data.tokenizer_folder / name).exists():
                 write_durably(self.tokenizer / name, (data.tokenizer_folder / name).read_bytes())
         write_durably(self.path / "config.yaml", to_yaml(config).encode())
-        facts: dict[str, Any] = {"world_size": len(hosts), "hosts": sorted(set(hosts)), "data": data.hashes}
+        facts: dict[str, Any] = {
+            "world_size": len(hosts),
+            "hosts": sorted(set(hosts)),
+            "data": data.hashes,
+            **(parent_facts or {}),
+        }
         if changes:
             facts["changed" if event == "branch" else "accepted"] = changes
         self.note(event, start.clock_tokens, start.origin, **facts, **environment())

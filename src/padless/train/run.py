@@ -129,7 +129,7 @@ def _train(config: Config, ready: Ready, folder: RunFolder, supervisor: Supervis
         context = dataclasses.replace(context, growth=open_growth(config, plans[0], data.tokenizer_sha256))
     if world.is_leader:
         refuse_too_little_space(folder.path, expected_bytes(count_parameters(config.model).total))
-    folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes)
+    folder.begin(config, start, data, list(world.hosts), beginning.event, beginning.changes, beginning.facts)
     start = _fit_phases(context, folder, supervisor, beginning, began_s)
     finish_run(context, start)
     return Reached(start.clock_tokens, Path(start.origin))
