@@ -80,7 +80,7 @@ def test_moments_that_cannot_be_taken_over_are_an_error_only_where_they_are_kept
 @pytest.mark.parametrize(("name", "value"), [("local_window_tokens", 32), ("norm_eps", 1e-6)])
 def test_a_source_with_another_window_or_eps_is_refused(config, network, tmp_path, name, value):
     source = write_checkpoint(tmp_path / "x.pt", config, network)
-    with pytest.raises(ModelError, match=rf"has another shape: {name}: .* {value} \(config\)\n.*set model\.<name>="):
+    with pytest.raises(ModelError, match=rf"has another shape: {name}: .* {value} \(config\)\n.*model\.{name}="):
         state_from_source(source, ("weights",), replace(config.model, **{name: value}))
 
 

@@ -89,15 +89,15 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
     """
     resolved = resolve_source(source)
     loaded, moments = load_source(resolved)
-    different = [
-        f"{name}: {getattr(loaded.model_config, name)} (source), {getattr(model, name)} (config)"
-        for name in _SHAPE
-        if getattr(loaded.model_config, name) != getattr(model, name)
-    ]
+    own = {name: getattr(loaded.model_config, name) for name in _SHAPE}
+    different = {name: value for name, value in own.items() if value != getattr(model, name)}
     if different:
+        listed = "; ".join(
+            f"{name}: {value} (source), {getattr(model, name)} (config)" for name, value in different.items()
+        )
         raise ModelError(
-            f"start.source={source} has another shape: {'; '.join(different)}",
-            "choose the model preset of the source, set model.<name>=<its value> for what still differs, or take "
+            f"start.source={source} has another shape: {listed}",
+            f"give the source's: {' '.join(f'model.{name}={value}' for name, value in different.items())}; or take "
             "init=tiled to grow a small model into a larger one",
         )
     if "optimizer" in keep and moments is None:

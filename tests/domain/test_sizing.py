@@ -1,0 +1,51 @@
+"""A recipe for a domain of any size: four passes at most, enough steps, batches that the ranks can cut."""
+
+import pytest
+
+from padless.config.compose import compose
+from padless.domain.sizing import LEAST_STEPS, size_run
+
+RECIPE = compose(["recipe=domain_continued", "start.source=weights"])
+PHASES = {name: RECIPE.phases[name] for name in RECIPE.phase_order}
+
+
+def sized(domain_tokens, share=0.9, passes=4.0, block_tokens=8192, cut_blocks=8, phases=PHASES):
+    sizing = size_run(phases, domain_tokens, share, passes, block_tokens, cut_blocks)
+    return sizing, dict(word.split("=") for word in sizing.overrides)
+
+
+def test_a_large_domain_is_trained_as_the_recipe_says():
+    sizing, settings = sized(10**11)
+    assert sizing.total_tokens == 10**10
+    assert settings["phases.adapt.tokens"] == "8000000000"
+    assert settings["phases.anneal.tokens"] == "2000000000"
+    assert settings["phases.adapt.batch.blocks"] == "96"
+
+
+def test_a_small_one_is_seen_four_times_in_the_proportions_of_the_recipe():
+    sizing, settings = sized(9 * 10**7)
+    assert sizing.total_tokens == 4 * 10**8
+    assert (settings["phases.adapt.tokens"], settings["phases.anneal.tokens"]) == ("320000000", "80000000")
+    assert "90_000_000 domain tokens, seen 4 times" in sizing.line
+    blocks = int(settings["phases.adapt.batch.blocks"])
+    assert blocks == 96
+    assert 4 * 10**8 / (blocks * 8192) >= LEAST_STEPS
+
+
+@pytest.mark.parametrize("domain_tokens", [10**5, 10**6, 10**7, 3 * 10**8, 10**9])
+@pytest.mark.parametrize("cut_blocks", [1, 8])
+def test_batches_are_cut_evenly_and_every_phase_has_a_step(domain_tokens, cut_blocks):
+    _, settings = sized(domain_tokens, cut_blocks=cut_blocks)
+    for name in PHASES:
+        blocks = int(settings[f"phases.{name}.batch.blocks"])
+        assert blocks % cut_blocks == 0
+        assert settings[f"phases.{name}.batch.quantum_blocks"] == str(blocks)
+        assert int(settings[f"phases.{name}.tokens"]) >= blocks * 8192
+        assert int(settings[f"phases.{name}.eval_every_tokens"]) >= blocks * 8192
+
+
+def test_a_warmup_shrinks_with_its_phase():
+    short = compose(["recipe=domain_short", "start.source=weights"])
+    sizing, settings = sized(10**7, share=1.0, phases=dict(short.phases))
+    assert sizing.total_tokens == 4 * 10**7
+    assert settings["phases.adapt.lr.warmup_tokens"] == "400000"
