@@ -7,12 +7,13 @@ import pytest
 from padless.checkpoint.sidecar import FORMAT_VERSION
 from padless.config.compose import compose
 from padless.config.load import to_yaml
+from padless.export.known_models import hub_source
+from padless.export.source import ResolvedSource
 from padless.schedule.phases import plan_phases
 from padless.train.source_schedule import SourceSchedule, schedule_line, schedule_of
 
 DEMO = compose(["recipe=demo"])
 SHORT, CONTEXT, ANNEAL = plan_phases(DEMO)
-KNOWN = ("modernbert-base", "modernbert-base@stable", "modernbert-base@extended", "odd-model")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def newest(run_folder, phase):
 
 def test_the_end_of_an_anneal_is_and_names_the_checkpoint_before_it(run_folder):
     path = newest(run_folder, "anneal")
-    schedule = schedule_of(str(path), path)
+    schedule = schedule_of(ResolvedSource(str(path), path))
     assert schedule == SourceSchedule(pytest.approx(0.001), "anneal", str(newest(run_folder, "context")))
     assert schedule.is_annealed
     assert schedule_line(schedule, keeps_moments=False) == (
@@ -53,7 +54,7 @@ def test_the_end_of_an_anneal_is_and_names_the_checkpoint_before_it(run_folder):
 
 def test_the_end_of_a_stable_phase_is_not_and_nothing_is_said(run_folder):
     path = newest(run_folder, "context")
-    schedule = schedule_of(str(path), path)
+    schedule = schedule_of(ResolvedSource(str(path), path))
     assert (schedule.lr_share, schedule.is_annealed) == (1.0, False)
     assert schedule_line(schedule, keeps_moments=False) is None
 
@@ -62,22 +63,33 @@ def test_an_export_says_it_itself(run_folder):
     folder = run_folder / "hf"
     folder.mkdir()
     (folder / "padless.json").write_text('{"clock_tokens": 5, "phase": "anneal", "lr_share": 0.25}')
-    assert schedule_of("hf", folder) == SourceSchedule(0.25, "anneal", str(newest(run_folder, "context")))
+    assert schedule_of(ResolvedSource("hf", folder)) == SourceSchedule(
+        0.25, "anneal", str(newest(run_folder, "context"))
+    )
     (folder / "padless.json").write_text('{"clock_tokens": 5, "phase": "anneal"}')  # of an earlier version
-    assert schedule_of("hf", folder) == SourceSchedule(None)
+    assert schedule_of(ResolvedSource("hf", folder)) == SourceSchedule(None)
 
 
-def test_the_stage_of_a_published_name_decides(tmp_path):
-    assert schedule_of("modernbert-base@stable", tmp_path, KNOWN).lr_share == 1.0
-    assert schedule_of("modernbert-base", tmp_path, KNOWN) == SourceSchedule(0.0, None, "modernbert-base@extended")
-    assert schedule_of("odd-model", tmp_path, KNOWN) == SourceSchedule(0.0, None, None)
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("modernbert-base@stable", SourceSchedule(1.0)),
+        ("modernbert-base@extended", SourceSchedule(1.0)),
+        ("modernbert-base", SourceSchedule(0.0, None, "modernbert-base@extended")),
+        ("answerdotai/ModernBERT-base", SourceSchedule(0.0, None, "modernbert-base@extended")),
+        ("ettin-17m", SourceSchedule(0.0, None, None)),
+        ("someone/else", SourceSchedule(None)),
+    ],
+)
+def test_the_stage_of_a_published_model_decides(tmp_path, name, schedule):
+    assert schedule_of(ResolvedSource(name, tmp_path, hub_source(name))) == schedule
 
 
 @pytest.mark.parametrize("facts", ["[1]", "{", '{"lr_share": "low"}', '{"lr_share": 7}'])
 def test_what_is_not_known_is_said(tmp_path, facts):
     (tmp_path / "padless.json").write_text(facts)
-    schedule = schedule_of("somewhere", tmp_path)
+    schedule = schedule_of(ResolvedSource("somewhere", tmp_path))
     assert schedule == SourceSchedule(None)
     assert "is not known" in schedule_line(schedule, keeps_moments=False)
     (tmp_path / "lone.pt").write_bytes(b"x")
-    assert schedule_of("lone.pt", tmp_path / "lone.pt") == SourceSchedule(None)
+    assert schedule_of(ResolvedSource("lone.pt", tmp_path / "lone.pt")) == SourceSchedule(None)

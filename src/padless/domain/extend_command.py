@@ -30,7 +30,6 @@ from padless.domain.terms import Term, best_terms, count_words, listed_terms
 from padless.domain.vocabulary import check_extensible, extend_vocabulary
 from padless.errors import ConfigError, DataError
 from padless.export.card import ModelCard
-from padless.export.known_models import KNOWN
 from padless.export.source import load_source, resolve_source
 from padless.export.writer import export_hf
 from padless.model.masked_lm import MaskedLM
@@ -121,7 +120,7 @@ def extend_tokenizer(
     loss_after = mean_loss(_Weights(shape, loaded.rope, weights).model(), batches)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    schedule = schedule_of(source, resolved.path, tuple(KNOWN))
+    schedule = schedule_of(resolved)
     card = _card(folder.name, shape, facts.max_seq_len, loaded.tokens_seen, loss_after, source, schedule.lr_share)
     _write(weights, shape, loaded.rope, extended, folder, card)
     before, after = _count(input, text_key, old_tokenizer), _count(input, text_key, new_tokenizer)

@@ -8,7 +8,6 @@ from padless.checkpoint import newest_checkpoint, open_checkpoint
 from padless.config.schema import Config
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError
-from padless.export.known_models import KNOWN
 from padless.export.source import resolve_source
 from padless.schedule.phases import PhasePlan, phase_at
 from padless.schedule.skipped import SkippedRange, merged
@@ -123,7 +122,7 @@ def _from_recipe(
     say(f"weights from {state.origin} (tokens seen by it: {seen}); this run's clock starts at 0")
     if parent.rope != plans[0].phase.rope:
         say(f"note: the source has RoPE thetas {parent.rope}, this run begins with {plans[0].phase.rope}")
-    schedule = schedule_of(source, resolve_source(source).path, tuple(KNOWN))
+    schedule = schedule_of(resolve_source(source))
     if line := schedule_line(schedule, "optimizer" in config.start.keep):
         say(f"note: {line}")
     parent_facts = {

@@ -18,6 +18,8 @@ from padless.checkpoint.sidecar import read_sidecar
 from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
 from padless.errors import CheckpointError, ConfigError
+from padless.export.known_models import KNOWN
+from padless.export.source import ResolvedSource
 from padless.schedule.decay import ANNEALED_BELOW, lr_share_at
 
 _MAX_BYTES = 1 << 20
@@ -44,17 +46,12 @@ class SourceSchedule:
         return self.lr_share is not None and self.lr_share < ANNEALED_BELOW
 
 
-def schedule_of(name: str, path: Path, known_names: tuple[str, ...] = ()) -> SourceSchedule:
-    """Return what is known of the learning rate of a source.
-
-    Args:
-        name: as the user gave it.
-        path: file or folder that it stands for.
-        known_names: short names of published models.
-    """
-    if name in known_names:
-        return _of_published(name, known_names)
-    return _of_export(path) if path.is_dir() else _of_checkpoint(path)
+def schedule_of(source: ResolvedSource) -> SourceSchedule:
+    """Return what is known of the learning rate of a source."""
+    published = next((name for name, hub in KNOWN.items() if hub == source.hub), None)
+    if published is not None:
+        return _of_published(published)
+    return _of_export(source.path) if source.path.is_dir() else _of_checkpoint(source.path)
 
 
 def schedule_line(schedule: SourceSchedule, keeps_moments: bool) -> str | None:
@@ -77,11 +74,11 @@ def schedule_line(schedule: SourceSchedule, keeps_moments: bool) -> str | None:
     )
 
 
-def _of_published(name: str, known_names: tuple[str, ...]) -> SourceSchedule:
+def _of_published(name: str) -> SourceSchedule:
     if name.endswith(_BEFORE_DECAY):
         return SourceSchedule(1.0)
-    stable = next((f"{name.partition('@')[0]}{stage}" for stage in reversed(_BEFORE_DECAY)), "")
-    return SourceSchedule(0.0, None, stable if stable in known_names else None)
+    earlier = f"{name.partition('@')[0]}{_BEFORE_DECAY[-1]}"
+    return SourceSchedule(0.0, None, earlier if earlier in KNOWN else None)
 
 
 def _of_export(folder: Path) -> SourceSchedule:
