@@ -9,11 +9,10 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from padless.errors import ConfigError, PadlessError, Stopped, TrainingError
+from padless.errors import PadlessError, Stopped, TrainingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,18 +123,16 @@ def _merge(arguments: list[str], as_json: bool) -> None:
     merge_command(arguments, as_json)
 
 
-def _export(overrides: list[str], as_json: bool) -> None:
-    paths = _key_values(overrides, ("checkpoint", "out"))
-    from padless.export.command import export_checkpoint  # torch
+def _import(arguments: list[str], as_json: bool) -> None:
+    from padless.export.import_command import import_command  # torch
 
-    parity = export_checkpoint(Path(paths["checkpoint"]), Path(paths["out"]))
-    if as_json:
-        print(json.dumps({"ok": True, "out": paths["out"], **dataclasses.asdict(parity)}))
-        return
-    print(
-        f"exported {paths['out']}: max |logit difference| {parity.max_abs_difference:.1e}, "
-        f"top-1 agreement {parity.top1_agreement:.1%} against transformers"
-    )
+    import_command(arguments, as_json)
+
+
+def _export(arguments: list[str], as_json: bool) -> None:
+    from padless.export.export_command import export_command  # torch
+
+    export_command(arguments, as_json)
 
 
 def _checkpoints(arguments: list[str], as_json: bool) -> None:
@@ -162,21 +159,6 @@ def _bench(arguments: list[str], as_json: bool) -> None:
     bench_command(arguments, as_json)
 
 
-def _key_values(overrides: Sequence[str], keys: Sequence[str]) -> Mapping[str, str]:
-    """Return the values of exactly ``keys`` from ``key=value`` arguments."""
-    remedy = f"write {' '.join(f'{key}=...' for key in keys)}"
-    found: dict[str, str] = {}
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not value or key not in keys:
-            raise ConfigError(f"{text!r} is not one of {', '.join(keys)} with a value", remedy)
-        found[key] = value
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise ConfigError(f"{missing[0]} has no value", remedy)
-    return found
-
-
 _FLAGS: dict[str, dict[str, Any]] = {  # each reaches its command as "--name=value"
     "measure": {"action": "store_true", "help": "measure on this machine instead of predicting"},
     "fit": {"metavar": "'8xh100, 3 days'", "help": "what fits this hardware and time"},
@@ -193,7 +175,13 @@ _COMMANDS = (
     ("design", _design, "e.g. parameters=149M", "search model shapes that run well on given GPUs"),
     ("recipes", _recipes, "list | show NAME | diff A B", "look at the recipes"),
     ("merge", _merge, "<checkpoint> <checkpoint> ... out=<file>", "average checkpoints and evaluate them"),
-    ("export", _export, "checkpoint=<file> out=<folder>", "write a Hugging Face folder"),
+    ("import", _import, "<path, name or hub id> out=<folder>", "published weights as a folder that loads everywhere"),
+    (
+        "export",
+        _export,
+        "checkpoint=<file> out=<folder> | run=<run> every=true out=<folder>",
+        "write Hugging Face folders",
+    ),
     ("checkpoints", _checkpoints, "<run folder> [verify=size|hash]", "list a run's checkpoints and their state"),
     ("diff", _diff, "<run folder> <run folder> [out=<png>]", "compare settings, provenance and losses of two runs"),
     ("doctor", _doctor, "e.g. recipe=modernbert_base", "check this machine for what a configuration needs"),

@@ -38,6 +38,10 @@ class ModelCard:
     start: str  # where the first weights came from
     merged_from: tuple[str, ...] = ()  # checkpoints that the weights are a mean of, with their shares
     lr_share: float | None = None  # learning rate at the end over its phase's peak; None if not known
+    eval_streams: tuple[str, ...] = ()  # columns of the evaluation table after the loss
+    eval_rows: tuple[tuple[str, ...], ...] = ()  # phase, tokens, loss, loss of each stream
+    base_model: str | None = None  # owner/name on the hub that the first weights came from
+    licence: str | None = None  # as the hub writes it
 
 
 def card_from_run(
@@ -149,7 +153,7 @@ embedder = SentenceTransformer("<this folder>")
 colbert = models.ColBERT("<this folder>")
 ```
 
-FlashAttention and bf16: `AutoModel.from_pretrained("<this folder>", attn_implementation="flash_attention_2", dtype="bfloat16")`.
+With FlashAttention: `AutoModel.from_pretrained(..., attn_implementation="flash_attention_2", dtype="bfloat16")`.
 
 ## Training
 
@@ -200,7 +204,7 @@ def _evaluation(card: ModelCard) -> str:
     return f"""
 ## Evaluation
 
-Validation loss in nats a masked token, {card.eval_mask_rate:.0%} of the tokens masked, at the last validation of each phase:
+Validation loss in nats a masked token, {card.eval_mask_rate:.0%} masked, at the last validation of each phase:
 
 {table}
 """

@@ -1,16 +1,18 @@
 """Do imported weights compute what transformers computes with them?
 
-A Hugging Face folder is its own reference. For any other source a folder is written from the weights as they were read,
+A Hugging Face folder is its own reference (where its weights are a pickle: its config, with the weights as they were
+read, so that nothing unpickles them). For any other source a folder is written from the weights as they were read,
 loaded by transformers, and deleted; where the source's thetas or window were misread, only its own trainer could tell.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
 from padless.errors import ModelError
-from padless.export.importer import LoadedSource
+from padless.export.importer import LoadedSource, is_pickled
 from padless.export.parity import ParityResult, compare_with_transformers
-from padless.export.writer import write_weights
+from padless.export.writer import write_json, write_weights
 
 _LONGEST_TOKENS = 512  # of what is compared
 _SPECIALS = ("cls", "sep", "pad", "mask")
@@ -28,7 +30,7 @@ def check_import(source: Path, loaded: LoadedSource, max_logit_difference: float
         ModelError: the logits differ, or transformers cannot load the reference.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = source if source.is_dir() else _write_reference(Path(scratch), loaded)
+        folder = source if _is_safe(source) else _write_reference(Path(scratch), loaded, source)
         parity = compare_with_transformers(
             folder, loaded.state_dict, loaded.model_config, loaded.rope, _ids(loaded), _LONGEST_TOKENS
         )
@@ -46,6 +48,13 @@ def _ids(loaded: LoadedSource) -> dict[str, int]:
     return {name: number % loaded.model_config.vocab_size for number, name in enumerate(_SPECIALS)}
 
 
-def _write_reference(folder: Path, loaded: LoadedSource) -> Path:
+def _is_safe(source: Path) -> bool:
+    return source.is_dir() and not is_pickled(source)
+
+
+def _write_reference(folder: Path, loaded: LoadedSource, source: Path) -> Path:
     write_weights(folder, loaded.state_dict, loaded.model_config, loaded.rope, _LONGEST_TOKENS, _ids(loaded))
+    if source.is_dir():
+        written, own = (json.loads((each / "config.json").read_text(encoding="utf-8")) for each in (folder, source))
+        write_json(folder / "config.json", {**own, "decoder_bias": written["decoder_bias"]})
     return folder

@@ -7,7 +7,8 @@ renamed into place. A failure leaves nothing behind and an earlier export untouc
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from padless.config.schema import ModelConfig, RopeConfig
-from padless.data.tokenise import SPECIALS, TokenizerFacts, tokenizer_facts, tokenizer_file
+from padless.data.tokenise import SPECIALS, tokenizer_facts, tokenizer_file
 from padless.errors import ModelError
 from padless.events import reached
 from padless.export.card import ModelCard, render_card
@@ -56,25 +57,33 @@ def export_hf(
     check_state_dict(weights, model, "the model to export")
     tokenizer_path = tokenizer_file(tokenizer_folder)
     facts = tokenizer_facts(tokenizer_path)
-    _check_target(out, facts, model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
+    refuse_taken(out)
+    refuse_more_ids(facts.vocab_size, model)
+    with new_folder(out) as partial:
         write_weights(partial, weights, model, rope, card.max_position_tokens, facts.special_ids)
         origin = {"clock_tokens": card.clock_tokens, "phase": card.phase_name, "lr_share": card.lr_share}
-        _write_json(partial / "padless.json", origin)
+        write_json(partial / "padless.json", origin)
         _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
         parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
         require_parity(parity, max_logit_difference)
         reached("export")
+    return parity
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a hidden neighbour of ``out`` to write into, which takes its place if nothing is raised meanwhile."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
         _replace(out, partial)
         _remove_leftovers(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return parity
 
 
 def write_weights(
@@ -91,7 +100,7 @@ def write_weights(
     if not has_bias:
         del kept[DECODER_BIAS]
     save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
-    _write_json(folder / "config.json", hf_config(model, rope, max_position_tokens, special_ids, has_bias))
+    write_json(folder / "config.json", hf_config(model, rope, max_position_tokens, special_ids, has_bias))
 
 
 def _remove_leftovers(out: Path) -> None:
@@ -116,18 +125,32 @@ def require_parity(parity: ParityResult, max_logit_difference: float) -> None:
         )
 
 
-def _check_target(out: Path, facts: TokenizerFacts, model: ModelConfig) -> None:
-    if facts.vocab_size > model.vocab_size:
+def refuse_more_ids(vocab_size: int, model: ModelConfig) -> None:
+    """Refuse a tokenizer with ids that the model has no rows for.
+
+    Raises:
+        ModelError: it has.
+    """
+    if vocab_size > model.vocab_size:
         raise ModelError(
-            f"the tokenizer has {facts.vocab_size} ids, the model's vocabulary is {model.vocab_size}",
+            f"the tokenizer has {vocab_size} ids, the model's vocabulary is {model.vocab_size}",
             "export with the tokenizer the model was trained with",
         )
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse to write over what is not an export.
+
+    Raises:
+        ModelError: ``out`` is something else.
+    """
     is_export = (out / "config.json").is_file()
     if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists and is not an export", "choose another folder, or move this one away")
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file as transformers writes its own."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -141,8 +164,8 @@ def _write_tokenizer(folder: Path, tokenizer_path: Path, max_position_tokens: in
         "tokenizer_class": "PreTrainedTokenizerFast",
         **tokens,
     }
-    _write_json(folder / "tokenizer_config.json", settings)
-    _write_json(folder / "special_tokens_map.json", tokens)
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", tokens)
 
 
 def _replace(out: Path, partial: Path) -> None:

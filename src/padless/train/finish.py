@@ -103,6 +103,7 @@ def _export(context: RunContext, end: StartState, eval_loss: float | None) -> No
         clock_tokens=end.clock_tokens,
         train_seconds=end.train_seconds,
         eval_loss=eval_loss,
+        run_folder=context.folder,
     )
     context.say(
         f"exported {out}: max |logit difference| {parity.max_abs_difference:.1e}, "

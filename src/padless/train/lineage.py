@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from padless.data.durable import append_line
 from padless.errors import CheckpointError
 from padless.train.status import read_status
@@ -70,14 +72,21 @@ def _lines(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Return Python, package versions and git state of this process."""
+    """Return Python, package versions, git state and device of this process."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    return {"python": platform.python_version(), "versions": versions, "git": _git_commit()}
+    return {"python": platform.python_version(), "versions": versions, "git": _git_commit(), "device": _device()}
+
+
+def _device() -> str:
+    """Return the accelerator's name, or the CPU's kind."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"CPU ({platform.machine()})"
 
 
 def _git_commit() -> str | None:
