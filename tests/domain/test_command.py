@@ -10,7 +10,7 @@ from padless.config.check import check
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.data.manifest import read_manifest
-from padless.domain.command import continue_on, continue_on_script
+from padless.domain.command import continue_on, continue_on_script, quoted
 from padless.errors import ConfigError, DataError
 from padless.train.handover import state_from_source
 
@@ -94,6 +94,11 @@ def test_a_source_without_its_tokenizer_is_refused(tmp_path, notes, source):
 def test_a_wrong_setting_is_refused(tmp_path, notes, source, more, message):
     with pytest.raises(ConfigError, match=message):
         prepared(tmp_path, notes, source, **more)
+
+
+@pytest.mark.parametrize("path", ["a/b@stable", "run/anneal@1_351_680", "/a b/c=d.pt", "x,y", "it's", "/p/ä{1}.pt"])
+def test_any_path_reaches_the_trainer_as_it_is(path):
+    assert compose(["recipe=domain_short", f"start.source={quoted(path)}"]).start.source == path
 
 
 def test_words_for_the_trainer_are_told_from_its_own(capsys):

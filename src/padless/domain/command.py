@@ -123,7 +123,7 @@ def continue_on(
         f"recipe={recipe}",
         f"run.name={name}",
         f"run.folder={runs}",
-        f"start.source={_quoted(source)}",
+        f"start.source={quoted(source)}",
         f"start.keep=[{keep}]",
         *facts.overrides(),
         *_data_overrides(folder, block_tokens, cap, general is not None),
@@ -216,8 +216,8 @@ def _is_group(word: str) -> bool:
 
 def _data_overrides(folder: Path, block_tokens: int, cap: int, has_general: bool) -> list[str]:
     return [
-        f"data.streams.{_DOMAIN}.local={_quoted(str(folder / _DOMAIN))}",
-        f"data.streams.{_GENERAL}.local={_quoted(str(folder / _GENERAL))}",
+        f"data.streams.{_DOMAIN}.local={quoted(str(folder / _DOMAIN))}",
+        f"data.streams.{_GENERAL}.local={quoted(str(folder / _GENERAL))}",
         f"data.prepare_bundled={str(not has_general).lower()}",
         f"data.block_tokens={block_tokens}",
         f"eval.max_seq_len={cap}",
@@ -244,6 +244,8 @@ def _launcher(ranks: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
     """Return a path as Hydra reads it back: quoted where it has more than plain characters."""
-    return path if all(character.isalnum() or character in "/._-@" for character in path) else f"'{path}'"
+    is_plain = path.isascii() and all(character.isalnum() or character in "/._-@" for character in path)
+    escaped = path.replace("'", "\\'")
+    return path if is_plain else f"'{escaped}'"
