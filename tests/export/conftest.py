@@ -1,6 +1,11 @@
+import json
+import shutil
+
 import pytest
 import torch
 
+from padless.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from padless.config.load import to_plain
 from padless.config.schema import (
     BatchConfig,
     Config,
@@ -22,6 +27,7 @@ from padless.config.schema import (
     StartConfig,
     StreamConfig,
 )
+from padless.data.durable import sha256_of_file
 from padless.data.tokenizer_training import build_tokenizer
 from padless.model.masked_lm import MaskedLM
 
@@ -94,6 +100,39 @@ def state_dict(model_config, rope):
         weights[name] = values + 1.0 if name.endswith("norm.weight") else values
     weights["decoder.weight"] = weights["model.embeddings.tok_embeddings.weight"]
     return weights
+
+
+@pytest.fixture
+def run_folder(config, state_dict, tokenizer_folder, tmp_path):
+    """A run with two checkpoints of its first phase and one of its second, its tokenizer, lineage and metrics."""
+    folder = tmp_path / "runs" / "mine"
+    shutil.copytree(tokenizer_folder, folder / "tokenizer")
+    for phase, clock in (("pretrain", 2048), ("pretrain", 4096), ("context", 8192)):
+        facts = {
+            "config": to_plain(config),
+            "phase": phase,
+            "clock_tokens": clock,
+            "step": clock // 1024,
+            "tokenizer_folder": str(folder / "tokenizer"),
+            "tokenizer_sha256": sha256_of_file(folder / "tokenizer" / "tokenizer.json"),
+            "data": {"general": "a"},
+            "train_seconds": 36.0,
+        }
+        save_checkpoint(checkpoint_path(folder, phase, clock), Checkpoint(state_dict, None, facts), "hash")
+    starts = [
+        {"event": "start", "clock_tokens": 0, "world_size": 8, "hosts": ["a"], "device": "NVIDIA H100"},
+        {"event": "phase_end", "clock_tokens": 4096, "detail": "pretrain"},
+        {"event": "resume", "clock_tokens": 4096, "world_size": 16, "hosts": ["a", "b"], "device": "NVIDIA H100"},
+        {"event": "resume", "clock_tokens": 5000, "world_size": 8, "hosts": ["a"], "device": "NVIDIA H100"},
+    ]
+    evals = [
+        {"tokens": 0, "phase": "pretrain", "eval_loss": 5.0, "eval_loss_general": 5.0},
+        {"tokens": 4096, "phase": "pretrain", "eval_loss": 3.25, "eval_loss_general": 3.0, "eval_loss_code": 3.5},
+        {"tokens": 8192, "phase": "context", "eval_loss": 2.5, "eval_loss_general": 2.5},
+    ]
+    for name, lines in (("lineage.jsonl", starts), ("metrics.jsonl", [*evals, {"tokens": 8192, "loss": 2.0}])):
+        (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"cut off')
+    return folder
 
 
 @pytest.fixture
