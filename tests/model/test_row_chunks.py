@@ -7,6 +7,7 @@ from torch import Tensor
 from padless.attention import blocked, reference
 from padless.attention.api import SegmentLayout
 from padless.config.schema import ModelConfig
+from padless.errors import ConfigError
 from padless.model import row_chunks
 from padless.model.block import Layer
 from padless.model.rope import rope_table
@@ -25,13 +26,13 @@ def layers(number: int, model: ModelConfig = MODEL) -> tuple[Layer, Layer]:
     return mine, right
 
 
-def forward_backward(layer: Layer, x_TD: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
-    """Output, gradient of the input, gradients of the weights."""
+def forward_backward(layer: Layer, x_TD: Tensor, dtype: torch.dtype | None, columns: int | None = None) -> list[Tensor]:
+    """Output, gradient of the input (of which the layer sees the first ``columns``), gradients of the weights."""
     layout = SegmentLayout.from_lengths(SEGMENTS)
     leaf = x_TD.clone().requires_grad_()
     table = rope_table(layout.positions_T, 16, 100.0)
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        out = layer(leaf, layout, table)
+        out = layer(leaf[:, :columns], layout, table)
     out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(3)))
     assert leaf.grad is not None
     return [out.detach(), leaf.grad, *(cast_grad(parameter) for parameter in layer.parameters())]
@@ -86,3 +87,18 @@ def test_evaluation_keeps_nothing_for_a_backward_pass() -> None:
     with torch.no_grad(), torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
         mine(x, layout, rope_table(layout.positions_T, 16, 100.0))
     assert not saved
+
+
+def test_rows_that_lie_apart_are_taken_as_well() -> None:
+    mine, right = layers(1)
+    wide = torch.randn(sum(SEGMENTS), 64, generator=torch.Generator().manual_seed(9))
+    for one, other in zip(forward_backward(mine, wide, None, 32), forward_backward(right, wide, None, 32), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
+
+
+def test_a_dtype_without_kernels_is_named() -> None:
+    mine, _ = layers(1)
+    layout = SegmentLayout.from_lengths(SEGMENTS)
+    table = rope_table(layout.positions_T, 16, 100.0)
+    with pytest.raises(ConfigError, match=r"blocked was given torch\.float16"), torch.autocast("cpu", torch.float16):
+        mine(torch.randn(sum(SEGMENTS), 32), layout, table)

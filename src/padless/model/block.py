@@ -10,6 +10,7 @@ from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.config.schema import ModelConfig
 from padless.kernels.native import can_compute
 from padless.model.mlp import Mlp
+from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable, rotate_packed
 from padless.model.row_chunks import AttentionPart, attention_half, mlp_half
 
@@ -64,7 +65,9 @@ class Layer(nn.Module):
 
     def _in_row_chunks(self, hidden_TD: Tensor) -> bool:
         """Return whether :mod:`padless.model.row_chunks` can compute this: a CPU, its backend, and no dropout."""
-        if hidden_TD.device.type != "cpu" or not self.attn.is_blocked or not can_compute(hidden_TD.dtype):
+        if hidden_TD.device.type != "cpu" or not self.attn.is_blocked:
+            return False
+        if not (can_compute(hidden_TD.dtype) and can_compute(compute_dtype(hidden_TD))):
             return False
         return not (self.training and (self.attn.out_drop.p > 0 or self.mlp.drop.p > 0))
 

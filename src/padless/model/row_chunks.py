@@ -71,7 +71,7 @@ def attention_half(
     """
     dtype = compute_dtype(hidden_TD)
     with torch.autocast(hidden_TD.device.type, enabled=False):
-        return cast(Tensor, _AttentionHalf.apply(hidden_TD, norm_D, wqkv, wo, part, layout, table, dtype))
+        return cast(Tensor, _AttentionHalf.apply(hidden_TD.contiguous(), norm_D, wqkv, wo, part, layout, table, dtype))
 
 
 def mlp_half(hidden_TD: Tensor, norm_D: Tensor, wi: Tensor, wo: Tensor, norm_eps: float) -> Tensor:
@@ -86,7 +86,9 @@ def mlp_half(hidden_TD: Tensor, norm_D: Tensor, wi: Tensor, wo: Tensor, norm_eps
     """
     dtype = compute_dtype(hidden_TD)
     with torch.autocast(hidden_TD.device.type, enabled=False):
-        return cast(Tensor, _MlpHalf.apply(hidden_TD, norm_D, wi, wo, norm_eps, dtype, torch.is_grad_enabled()))
+        return cast(
+            Tensor, _MlpHalf.apply(hidden_TD.contiguous(), norm_D, wi, wo, norm_eps, dtype, torch.is_grad_enabled())
+        )
 
 
 def _chunks(num_rows: int) -> Iterator[slice]:
