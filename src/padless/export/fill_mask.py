@@ -36,12 +36,12 @@ def fill_masks(folder: Path, texts: Sequence[str], top_k: int) -> list[FilledMas
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         network = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, reference_compile=False).eval()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a stranger's tokenizer settings raise anything
         raise ModelError(
-            f"{folder} does not load in transformers: {str(error).splitlines()[0]}",
-            "give a folder that padless exported",
+            f"{folder} does not load in transformers: {(str(error) or type(error).__name__).splitlines()[0]}",
+            "give a folder that padless exported, or the tokenizer that belongs to the weights",
         ) from error
     filled = []
     for text in texts:
