@@ -44,6 +44,14 @@ def test_batches_are_cut_evenly_and_every_phase_has_a_step(domain_tokens, cut_bl
         assert int(settings[f"phases.{name}.eval_every_tokens"]) >= blocks * 8192
 
 
+def test_validation_takes_no_more_forward_passes_than_training():
+    assert sized(10**11)[1]["eval.max_blocks"] == "2048"
+    assert sized(10**5)[1]["eval.max_blocks"] == "64"
+    sizing, settings = sized(10**6, block_tokens=512)
+    evaluated = int(settings["eval.max_blocks"]) * 512 * 10 * len(PHASES)
+    assert 0.9 * 3 * sizing.total_tokens < evaluated <= 3 * sizing.total_tokens
+
+
 def test_a_warmup_shrinks_with_its_phase():
     short = compose(["recipe=domain_short", "start.source=weights"])
     sizing, settings = sized(10**7, share=1.0, phases=dict(short.phases))

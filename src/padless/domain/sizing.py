@@ -13,6 +13,8 @@ from padless.config.schema import PhaseConfig
 LEAST_STEPS = 500  # ours: fewer updates do not use what there is
 EVALUATIONS = 10  # of a phase: forgetting is a curve
 SAVES = 4  # of a phase
+LEAST_EVAL_BLOCKS, MOST_EVAL_BLOCKS = 64, 2048
+_FORWARDS_A_STEP = 3  # a step costs about three forward passes: validation takes no more time than training
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ def size_run(
     wanted = sum(phase.tokens for phase in phases.values())
     total = min(wanted, int(domain_tokens * passes / domain_share))
     scale = total / wanted
-    overrides = ["data.num_canonical_nodes=1"]
+    eval_blocks = _FORWARDS_A_STEP * total // (block_tokens * EVALUATIONS * len(phases))
+    eval_blocks = min(MOST_EVAL_BLOCKS, max(LEAST_EVAL_BLOCKS, eval_blocks))
+    overrides = ["data.num_canonical_nodes=1", f"eval.max_blocks={eval_blocks}"]
     shown = []
     for name, phase in phases.items():
         most = total // (LEAST_STEPS * block_tokens)
