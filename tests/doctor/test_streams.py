@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from padless.config.compose import compose
 from padless.doctor.finding import isolated
 from padless.doctor.streams import look_at_source, look_at_stream, look_at_tokenizer
 
@@ -26,6 +27,14 @@ def test_a_prepared_stream_is_ok_with_its_blocks(prepared):
 def test_a_bundled_stream_that_is_not_prepared_is_a_note(tmp_path):
     finding = line(smoke(tmp_path))
     assert (finding.state, "on first use" in finding.found) == ("note", True)
+
+
+def test_general_text_of_a_domain_run_is_prepared_on_first_use_and_the_domain_is_not(tmp_path):
+    streams = [f"data.streams.{name}.local={tmp_path / name}" for name in ("domain", "general")]
+    config = compose(["recipe=domain_short", "start.source=weights", *streams])
+    assert "on first use" in line(config, "general").found
+    finding = line(config, "domain")
+    assert (finding.state, finding.found) == ("mend", f"{tmp_path / 'domain'} does not exist")
 
 
 def test_a_folder_that_does_not_exist_is_named_with_the_setting_and_the_command(tmp_path):
