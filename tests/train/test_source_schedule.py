@@ -85,6 +85,14 @@ def test_the_stage_of_a_published_model_decides(tmp_path, name, schedule):
     assert schedule_of(ResolvedSource(name, tmp_path, hub_source(name))) == schedule
 
 
+def test_an_imported_folder_is_what_it_came_from(tmp_path):
+    imported = {"imported_from": "modernbert-base (answerdotai/ModernBERT-base@8949b90)"}
+    (tmp_path / "padless.json").write_text(json.dumps(imported))
+    assert schedule_of(ResolvedSource("x", tmp_path)) == SourceSchedule(0.0, None, "modernbert-base@extended")
+    (tmp_path / "padless.json").write_text(json.dumps({"imported_from": "modernbert-base@extendde (gone)"}))
+    assert schedule_of(ResolvedSource("x", tmp_path)) == SourceSchedule(None)
+
+
 @pytest.mark.parametrize("facts", ["[1]", "{", '{"lr_share": "low"}', '{"lr_share": 7}'])
 def test_what_is_not_known_is_said(tmp_path, facts):
     (tmp_path / "padless.json").write_text(facts)

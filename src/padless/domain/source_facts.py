@@ -13,11 +13,8 @@ from padless.export.composer_source import is_composer_checkpoint, outline_of_ch
 from padless.export.hf_config import model_config_from_hf
 from padless.export.hub import fetch_tokenizer
 from padless.export.source import ResolvedSource, load_source
+from padless.train.handover import SHAPE
 
-SHAPE = (
-    *("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size"),
-    *("global_every_layers", "local_window_tokens", "norm_eps"),
-)
 _DROPOUTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout")
 _PUBLISHED_MAX_TOKENS = 8192
 

@@ -32,7 +32,7 @@ from padless.schedule.skipped import SkippedRange, merged, position_in_data, pos
 from padless.schedule.step import settings_at
 from padless.train.loss_scale import LossScale
 
-_SHAPE = (
+SHAPE = (
     *("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size"),
     *("global_every_layers", "local_window_tokens", "norm_eps"),
 )
@@ -89,7 +89,7 @@ def state_from_source(source: str, keep: Sequence[str], model: ModelConfig) -> t
     """
     resolved = resolve_source(source)
     loaded, moments = load_source(resolved)
-    own = {name: getattr(loaded.model_config, name) for name in _SHAPE}
+    own = {name: getattr(loaded.model_config, name) for name in SHAPE}
     different = {name: value for name, value in own.items() if value != getattr(model, name)}
     if different:
         listed = "; ".join(

@@ -5,6 +5,7 @@ earlier checkpoint is the better source. What is known, and from what:
 
     a checkpoint of a run                the run's config.yaml and the checkpoint's sidecar beside it
     a folder that padless exported       lr_share in its padless.json
+    a folder that padless imported       the published model that its padless.json says it is
     a name of a published model          its stage: @stable and @extended come before the decay, all others after
     anything else                        nothing, and that is said
 """
@@ -18,7 +19,7 @@ from padless.checkpoint.sidecar import read_sidecar
 from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
 from padless.errors import CheckpointError, ConfigError
-from padless.export.known_models import KNOWN
+from padless.export.known_models import KNOWN, HubSource, hub_source
 from padless.export.source import ResolvedSource
 from padless.schedule.decay import ANNEALED_BELOW, lr_share_at
 
@@ -48,7 +49,7 @@ class SourceSchedule:
 
 def schedule_of(source: ResolvedSource) -> SourceSchedule:
     """Return what is known of the learning rate of a source."""
-    published = next((name for name, hub in KNOWN.items() if hub == source.hub), None)
+    published = _published_name(source.hub)
     if published is not None:
         return _of_published(published)
     return _of_export(source.path) if source.path.is_dir() else _of_checkpoint(source.path)
@@ -74,6 +75,19 @@ def schedule_line(schedule: SourceSchedule, keeps_moments: bool) -> str | None:
     )
 
 
+def _published_name(hub: HubSource | None) -> str | None:
+    return next((name for name, known in KNOWN.items() if known == hub), None)
+
+
+def _published_parent(imported_from: Any) -> str | None:
+    """Return the short name of what an imported folder came from, if it came from the hub."""
+    name = imported_from.partition(" (")[0] if isinstance(imported_from, str) else ""
+    try:
+        return _published_name(hub_source(name)) if name else None
+    except CheckpointError:
+        return None
+
+
 def _of_published(name: str) -> SourceSchedule:
     if name.endswith(_BEFORE_DECAY):
         return SourceSchedule(1.0)
@@ -85,7 +99,8 @@ def _of_export(folder: Path) -> SourceSchedule:
     facts = _read_json(folder / "padless.json")
     share, phase = facts.get("lr_share"), facts.get("phase")
     if not isinstance(share, int | float) or not 0 <= share <= 1:
-        return SourceSchedule(None)
+        parent = _published_parent(facts.get("imported_from"))
+        return _of_published(parent) if parent is not None else SourceSchedule(None)
     run_folder = folder.parent
     config = _config_of(run_folder)
     earlier = _newest_before_decay(run_folder, config) if config else None
