@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from padless.checkpoint import Checkpoint, CheckpointRow, list_checkpoints, open_checkpoint
+from padless.checkpoint.named import checkpoint_by_name
 from padless.config.schema import Config, PhaseConfig
 from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError, ConfigError, ModelError
@@ -36,7 +37,7 @@ class Source:
 
 
 def find_checkpoint(name: str) -> Path:
-    """Return the checkpoint that an argument names: a file, or the newest whole one of a run.
+    """Return the checkpoint that an argument names: a file, the newest whole one of a run, or one by its short name.
 
     Raises:
         CheckpointError: there is none.
@@ -48,6 +49,9 @@ def find_checkpoint(name: str) -> Path:
             rows = _whole(path)
             if rows:
                 return rows[-1].path
+    named = checkpoint_by_name(name)
+    if named is not None:
+        return named
     raise CheckpointError(
         f"{name} is neither a checkpoint file nor the folder of a run with a whole checkpoint",
         "give .pt files from a run's checkpoints/ folder, run folders, or names of runs under runs/",
