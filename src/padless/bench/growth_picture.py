@@ -59,10 +59,12 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> None:
             for variant in dict.fromkeys(curve.variant for curve in here):
                 _band(axis, [curve for curve in here if curve.variant == variant], variant)
             axis.set_ylabel("validation loss (nats a masked token)")
+            axis.set_xlabel("tokens (thousands)")
             axis.grid(alpha=0.3)
             axis.set_xlim(left=0)
         seeds = len({curve.seed for curve in here})
-        axes[0, column].set_title(f"{source.target} grown to {target} (layers x width), {seeds} seed(s)", fontsize=10)
+        title = f"{source.target} grown to {target} (layers x width); seeds: {seeds}"
+        axes[0, column].set_title(title, fontsize=10)
         axes[0, column].legend(fontsize=8, loc="upper right")
         _look_closely(axes[1, column], here, source_loss)
     figure.savefig(path, dpi=110)
@@ -87,4 +89,3 @@ def _look_closely(axis, curves: Sequence[Curve], source_loss: float) -> None:  #
     least = min(loss for curve in grown for _, loss in curve.evaluations)
     axis.set_xlim(0, end_tokens / 1e3)
     axis.set_ylim(least - 0.05, max(source_loss, least) + _ABOVE_SOURCE)
-    axis.set_xlabel("tokens of the larger model (thousands)")
