@@ -12,7 +12,7 @@ from padless.errors import ConfigError
 
 RECIPES = sorted(path.stem for path in (YAML_FOLDER / "recipe").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (YAML_FOLDER / "model").glob("*.yaml"))
-NEEDS = dict.fromkeys(("domain_continued", "domain_short", "domain_stable_then_anneal"), ["start.source=weights"])
+NEEDS = {key: ["start.source=weights"] for key in ("domain_continued", "domain_short", "domain_stable_then_anneal")}
 BASE = "recipe=modernbert_base"
 
 

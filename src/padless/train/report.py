@@ -78,7 +78,7 @@ def _shade(axis: Axes, plans: Sequence[PhasePlan], last_tokens: int) -> None:
 def _draw_streams(axis: Axes, evals: list[dict[str, Any]]) -> None:
     names = dict.fromkeys(name for line in evals for name in losses_by_stream(line))
     for colour, name in zip(COLOURS[2:], names, strict=False):
-        losses = [losses_by_stream(line).get(name) for line in evals]
+        losses = np.array([losses_by_stream(line).get(name) for line in evals], dtype=float)  # None becomes NaN
         label = f"validation, {name}"
         axis.plot([line["tokens"] for line in evals], losses, "s--", color=colour, ms=3, lw=1, label=label)
 
