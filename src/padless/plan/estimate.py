@@ -52,6 +52,7 @@ class PhaseEstimate:
     work: Work  # a token
     flops: float  # necessary ones of all real tokens
     seconds_a_token: float  # of one device, in forward and backward pass
+    tokens_per_s: float  # of all ranks: nominal tokens over the hours of training, as MFU counts
     step_s: float  # of a step with the phase's last batch
     gpu_hours_training: float
     gpu_hours_other: float
@@ -77,7 +78,7 @@ class RunEstimate:
     parameters: int
     checkpoint_bytes: int  # of one
     disk_bytes: int  # at most, with retention
-    loader_tokens_per_s: float  # at most, of all ranks
+    loader_tokens_per_s: float  # of the fastest phase, all ranks
     loader_bytes_per_s: float
     speed: Speed | None
 
@@ -124,7 +125,7 @@ def estimate(
         for plan, is_branch in all_phases(config)
     )
     checkpoint_bytes = CHECKPOINT_BYTES_A_PARAMETER * parameters
-    tokens_per_s = max(machine.count / phase.seconds_a_token for phase in phases)
+    tokens_per_s = max(phase.tokens_per_s for phase in phases)
     return RunEstimate(
         config,
         machine,
@@ -233,6 +234,7 @@ def _phase(
         work,
         flops,
         token_s,
+        tokens / seconds,
         last_batch_tokens / machine.count * token_s + overhead_s,
         training,
         other_gpu_hours(training),

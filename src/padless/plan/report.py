@@ -153,7 +153,7 @@ def _plain_phase(run: RunEstimate, phase: PhaseEstimate) -> dict[str, Any]:
         "flops": phase.flops,
         "flops_a_token": phase.work.flops,
         "attention_flops_a_token": phase.work.attention_flops,
-        "tokens_per_s": run.machine.count / phase.seconds_a_token,
+        "tokens_per_s": phase.tokens_per_s,
         "mfu": phase.mfu,
         "step_s": phase.step_s,
         "gpu_hours_training": phase.gpu_hours_training,
@@ -172,7 +172,7 @@ def _cost_table(run: RunEstimate) -> Table:
         table.add_row(
             f"{phase.plan.name} (branch)" if phase.is_branch else phase.plan.name,
             f"{phase.flops:.2e}",
-            approximate_tokens(run.machine.count / phase.seconds_a_token),
+            approximate_tokens(phase.tokens_per_s),
             "" if phase.mfu is None else f"{phase.mfu:.0%}",
             number_text(phase.gpu_hours_training),
             number_text(phase.gpu_hours),
