@@ -13,7 +13,10 @@ from padless.plan.devices import peak_flops
         ("NVIDIA H100 NVL", 835.5),
         ("NVIDIA H200", 989.5),
         ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA A100-SXM4-40GB", 312.0),
         ("NVIDIA A100-PCIE-40GB", 312.0),
+        ("NVIDIA A100 80GB PCIe", 312.0),
+        ("NVIDIA H200 NVL", 835.5),
         ("NVIDIA L40S", 362.0),
         ("NVIDIA L4", 121.0),
         ("NVIDIA A10", 125.0),
@@ -29,7 +32,18 @@ def test_a_known_device_has_its_data_sheets_peak(name, tflops):
 
 @pytest.mark.parametrize(
     "name",
-    ["NVIDIA A10G", "NVIDIA L40", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "cpu", ""],
+    [
+        "NVIDIA A10G",
+        "NVIDIA L40",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "NVIDIA GH200 480GB",
+        "NVIDIA A100-SXM-64GB",
+        "cpu",
+        "",
+    ],
 )
 def test_another_device_of_nearly_the_same_name_has_none(name):
     assert peak_flops(name) is None

@@ -69,6 +69,13 @@ def test_hardware_that_names_nothing_is_none():
         ("NVIDIA A100-SXM4-80GB", "a100"),
         ("NVIDIA GeForce RTX 3090 Ti", None),
         ("NVIDIA A10G", None),
+        ("NVIDIA A100-SXM4-40GB", None),
+        ("NVIDIA A100-PCIE-40GB", None),
+        ("NVIDIA A100 80GB PCIe", None),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H100 NVL", None),
+        ("NVIDIA H200 NVL", None),
+        ("NVIDIA H200", "h200"),
     ],
 )
 def test_a_drivers_name_is_a_gpu_of_the_table(driver, name):

@@ -44,23 +44,40 @@ GPUS: dict[str, Gpu] = {
 CPU_CORE = Gpu("cpu", 0.1, 4.0, 10.0, 1, 1.0, False, 0.05)
 """One core of a CPU, in fp32: round assumptions (AVX2 at 3 GHz is 96 GFLOP/s), which measuring is to replace."""
 
-_TFLOPS: tuple[tuple[frozenset[str], float], ...] = (  # words of the name; the first row whose words all occur counts
-    (frozenset({"H200", "NVL"}), 835.5),
-    (frozenset({"H200"}), GPUS["h200"].peak_tflops),
-    (frozenset({"H100", "NVL"}), 835.5),
-    (frozenset({"H100", "PCIe"}), 756.5),
-    (frozenset({"H100"}), GPUS["h100"].peak_tflops),
-    (frozenset({"A100"}), GPUS["a100"].peak_tflops),
-    (frozenset({"L40S"}), GPUS["l40s"].peak_tflops),
-    (frozenset({"L4"}), GPUS["l4"].peak_tflops),
-    (frozenset({"A10"}), GPUS["a10"].peak_tflops),
-    (frozenset({"T4"}), GPUS["t4"].peak_tflops),
-    (frozenset({"V100", "SXM2"}), 125.0),
-    (frozenset({"V100", "PCIE"}), 112.0),
-    (frozenset({"RTX", "3090"}), GPUS["rtx3090"].peak_tflops),
-    (frozenset({"RTX", "4090"}), GPUS["rtx4090"].peak_tflops),
+@dataclass(frozen=True)
+class _Driver:
+    """Names that a driver gives to one device: all of ``words`` and, besides brands, none but the ``more``."""
+
+    words: frozenset[str]
+    more: frozenset[str]
+    peak_tflops: float
+    gpu: Gpu | None  # None for what has a data sheet's peak and no row of its own
+
+
+def _driver(words: str, of: Gpu | float, more: str = "") -> _Driver:
+    gpu, peak_tflops = (of, of.peak_tflops) if isinstance(of, Gpu) else (None, of)
+    return _Driver(frozenset(words.split()), frozenset(more.split()), peak_tflops, gpu)
+
+
+_BRANDS = frozenset({"nvidia", "tesla", "geforce"})
+_DRIVERS = (
+    _driver("h200", GPUS["h200"]),
+    _driver("h100", GPUS["h100"], "80gb hbm3"),
+    _driver("a100 sxm4 80gb", GPUS["a100"]),
+    _driver("l40s", GPUS["l40s"]),
+    _driver("l4", GPUS["l4"]),
+    _driver("a10", GPUS["a10"]),
+    _driver("t4", GPUS["t4"]),
+    _driver("rtx 3090", GPUS["rtx3090"]),
+    _driver("rtx 4090", GPUS["rtx4090"]),
+    _driver("h200 nvl", 835.5),
+    _driver("h100 nvl", 835.5),
+    _driver("h100 pcie", 756.5),
+    _driver("a100 sxm4 40gb", GPUS["a100"].peak_tflops),
+    _driver("a100 pcie", GPUS["a100"].peak_tflops, "40gb 80gb"),
+    _driver("v100 sxm2", 125.0, "16gb 32gb"),
+    _driver("v100 pcie", 112.0, "16gb 32gb"),
 )
-_OTHER_MODELS = frozenset({"Ti", "D", "Laptop", "MIG"})  # words that make another device, or part of one, of these
 
 
 def gpu_named(name: str) -> Gpu:
@@ -87,12 +104,12 @@ def device_named(name: str) -> Gpu:
 
 
 def gpu_of_driver(device_name: str) -> Gpu | None:
-    """Return the GPU of the table that a driver's name, such as ``NVIDIA L40S``, stands for, or None."""
-    words = {word.lower() for word in re.split(r"[\s\-]+", device_name)}
-    if words & {word.lower() for word in _OTHER_MODELS}:
-        return None
-    fitting = (gpu for name, gpu in GPUS.items() if name in words or {"rtx", name.removeprefix("rtx")} <= words)
-    return next(fitting, None)
+    """Return the GPU of the table that a driver's name, such as ``NVIDIA L40S``, stands for, or None.
+
+    A card of another memory or bus than the table's, such as ``NVIDIA A100-SXM4-40GB``, is not in it.
+    """
+    found = _of_driver(device_name)
+    return None if found is None else found.gpu
 
 
 def peak_flops(device_name: str) -> float | None:
@@ -101,7 +118,10 @@ def peak_flops(device_name: str) -> float | None:
     Args:
         device_name: as the driver gives it, e.g. ``NVIDIA H100 80GB HBM3``.
     """
-    words = set(re.split(r"[\s\-]+", device_name))
-    if words & _OTHER_MODELS:
-        return None
-    return next((1e12 * tflops for needed, tflops in _TFLOPS if needed <= words), None)
+    found = _of_driver(device_name)
+    return None if found is None else 1e12 * found.peak_tflops
+
+
+def _of_driver(device_name: str) -> _Driver | None:
+    words = frozenset(re.split(r"[\s\-]+", device_name.strip().lower())) - _BRANDS
+    return next((each for each in _DRIVERS if each.words <= words <= each.words | each.more), None)
