@@ -56,10 +56,16 @@ def test_of_unequal_clocks_the_highest_is_taken_and_said(save, tmp_path):
     assert said == ["note: clocks from 1_000 to 3_000 tokens; the merge takes the highest"]
 
 
-def test_the_best_of_a_run_are_merged_with_its_last(save, tmp_path):
-    for clock, loss in ((1_000, 3.0), (2_000, 4.0), (3_000, 3.5)):
+def test_without_evaluation_the_best_are_those_of_the_runs_own_validation(save, tmp_path):
+    losses = {1_000: 3.0, 2_000: 4.0, 3_000: 3.5}
+    for clock, loss in losses.items():
         save(clock, clock=clock, eval_loss=loss)
-    path, _ = merge(MergeRequest(tmp_path / "m.pt", best=1, run=str(tmp_path / "run"), evaluate=False), print)
+    request = MergeRequest(tmp_path / "m.pt", best=1, run=str(tmp_path / "run"), evaluate=False)
+    with pytest.raises(CheckpointError, match=r"anneal-1_000tok\.pt was not validated where it was saved"):
+        merge(request, print)
+    lines = [{"tokens": clock, "eval_loss": loss} for clock, loss in losses.items()]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path, _ = merge(request, print)
     assert [each["clock_tokens"] for each in open_checkpoint(path)[0].meta["merged_from"]] == [1_000, 3_000]
 
 

@@ -1,11 +1,21 @@
 """Which checkpoints an argument names, and which of them belong together."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from padless.errors import CheckpointError, ConfigError, ModelError
-from padless.merge.sources import find_best, find_checkpoint, read_source, refuse_misfit, refuse_too_few
+from padless.merge.sources import (
+    find_candidates,
+    find_checkpoint,
+    pick_best,
+    read_source,
+    recorded_losses,
+    refuse_misfit,
+    refuse_too_few,
+)
 
 
 def test_a_run_names_its_newest_whole_checkpoint(save, tmp_path):
@@ -22,16 +32,30 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
             find_checkpoint(name)
 
 
-def test_the_best_of_the_last_phase_come_first_then_the_last(save, tmp_path):
-    save(1, phase="context", clock=500, eval_loss=0.1)  # of another phase
-    paths = {clock: save(2, clock=clock, eval_loss=loss) for clock, loss in ((1_000, 4.0), (2_000, 3.5), (3_000, 3.5))}
-    save(3, clock=3_500)  # without a loss
-    last = save(4, clock=4_000, eval_loss=9.0)
-    assert find_best(str(tmp_path / "run"), 2) == [paths[3_000], paths[2_000], last]
-    with pytest.raises(CheckpointError, match=r"best=4: .*run has 3 whole checkpoint\(s\) .* phase 'anneal', its last"):
-        find_best(str(tmp_path / "run"), 4)
-    with pytest.raises(CheckpointError, match=r"has 0 whole checkpoint\(s\) with a validation loss in any phase"):
-        find_best(str(tmp_path / "nowhere"), 1)
+def test_the_best_are_picked_from_the_last_phase(save, tmp_path):
+    save(1, phase="context", clock=500)  # of another phase
+    paths = [save(2, clock=clock) for clock in (1_000, 2_000, 3_000)]
+    assert find_candidates(str(tmp_path / "run"), 2) == paths
+    with pytest.raises(CheckpointError, match=r"best=3: .*run has 2 whole checkpoint\(s\) in phase 'anneal', its last"):
+        find_candidates(str(tmp_path / "run"), 3)
+    with pytest.raises(CheckpointError, match=r"has 0 whole checkpoint\(s\) in any phase"):
+        find_candidates(str(tmp_path / "nowhere"), 1)
+
+
+def test_the_lowest_losses_come_first_the_later_of_two_alike_then_the_last():
+    a, b, c, last = (Path(name) for name in "abcd")
+    assert pick_best({a: 4.0, b: 3.5, c: 3.5, last: 9.0}, 2) == [c, b, last]
+
+
+def test_a_recorded_loss_counts_only_where_it_is_the_checkpoints_own(save, tmp_path):
+    """Saved every 1_000, validated every 2_000: the second checkpoint records the loss of the first."""
+    stale = [save(1, clock=clock, eval_loss=loss) for clock, loss in ((2_000, 3.0), (3_000, 3.0), (4_000, 2.9))]
+    lines = [{"tokens": clock, "phase": "anneal", "eval_loss": loss} for clock, loss in ((2_000, 3.0), (4_000, 2.9))]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert recorded_losses([stale[0], stale[2]])[stale[0]] == 3.0
+    with pytest.raises(CheckpointError, match=r"anneal-3_000tok\.pt was not validated where it was saved") as caught:
+        recorded_losses(stale)
+    assert "leave evaluate=false out" in caught.value.remedy
 
 
 def test_one_checkpoint_and_one_twice_are_no_merge(save, tmp_path):

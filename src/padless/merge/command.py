@@ -1,13 +1,14 @@
 """``padless merge A.pt B.pt ... out=merged``: the mean of checkpoints, and how each of them and the mean does.
 
-The checkpoints are read twice, one in memory at a time: once to compare and add them up, once to evaluate each.
+The checkpoints are read one at a time: once to compare them, once to evaluate each, once to add them up. So a misfit is
+found before any data is opened, and the best of a run are picked by what is measured here, on the same blocks.
 """
 
 import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,16 @@ from padless.config.load import unknown_word
 from padless.errors import ConfigError
 from padless.merge.average import WeightedMean, shares_of
 from padless.merge.evaluate import Evaluation, Score, evaluation_config, is_override
-from padless.merge.sources import find_best, find_checkpoint, read_source, refuse_misfit, refuse_too_few
+from padless.merge.sources import (
+    Source,
+    find_candidates,
+    find_checkpoint,
+    pick_best,
+    read_source,
+    recorded_losses,
+    refuse_misfit,
+    refuse_too_few,
+)
 from padless.merge.write import Parent, clock_of, refuse_taken, write_merge
 from padless.units import approximate_tokens
 
@@ -44,14 +54,14 @@ class MergeRequest:
     evaluate: bool = True
     overrides: dict[str, str] = field(default_factory=dict)  # of data.streams and eval
 
-    def paths(self) -> list[Path]:
-        """Return the checkpoints to merge, in order.
+    def candidates(self) -> list[Path]:
+        """Return the checkpoints to merge, in order; with ``best`` those to pick from.
 
         Raises:
             CheckpointError: one is not there.
         """
         if self.best is not None and self.run is not None:
-            return find_best(self.run, self.best)
+            return find_candidates(self.run, self.best)
         return [find_checkpoint(name) for name in self.names]
 
 
@@ -101,43 +111,60 @@ def merge(request: MergeRequest, say: Callable[[str], None]) -> tuple[Path, list
         PadlessError: checkpoints do not fit each other, data is missing, or there is something at ``out``.
     """
     refuse_taken(request.out)
-    paths = request.paths()
-    refuse_too_few(paths)
+    candidates = request.candidates()
+    refuse_too_few(candidates)
+    shares_of(request.weights, len(candidates))
+    sources = _read_all(candidates)
+    evaluation = _open_evaluation(request, sources[candidates[-1]], say) if request.evaluate else None
+    scores = {} if evaluation is None else {path: evaluation.measure(load_checkpoint(path).model) for path in sources}
+    paths = candidates if request.best is None else _pick(request.best, candidates, scores, say)
     shares = shares_of(request.weights, len(paths))
-    evaluation = _open_evaluation(request, paths[0], say) if request.evaluate else None
-    parents, weights = _add_up(paths, shares)
+    parents = [Parent(sources[path], share) for path, share in zip(paths, shares, strict=True)]
     clocks = sorted({parent.source.clock_tokens for parent in parents})
     if len(clocks) > 1:
         say(f"note: clocks from {clocks[0]:_} to {clocks[-1]:_} tokens; the merge takes the highest")
-    rows = [
-        Row(str(parent.source.path), parent.source.clock_tokens, parent.share, _score(evaluation, parent.source.path))
-        for parent in parents
-    ]
-    score = evaluation.measure(weights) if evaluation is not None else None
+    weights = _mean(parents)
+    score = None if evaluation is None else evaluation.measure(weights)
     path = write_merge(request.out, weights, parents, None if score is None else score.loss)
+    rows = [_row(parent, scores.get(parent.source.path)) for parent in parents]
     return path, [*rows, Row("the merge", clock_of(parents), 1.0, score)]
 
 
-def _open_evaluation(request: MergeRequest, first: Path, say: Callable[[str], None]) -> Evaluation:
-    source, _ = read_source(first)
+def _read_all(paths: Sequence[Path]) -> dict[Path, Source]:
+    """Return what each checkpoint says of itself; they fit each other."""
+    sources: dict[Path, Source] = {}
+    for path in paths:
+        sources[path] = read_source(path)[0]
+        refuse_misfit(sources[paths[0]], sources[path])
+    return sources
+
+
+def _open_evaluation(request: MergeRequest, source: Source, say: Callable[[str], None]) -> Evaluation:
     config = evaluation_config(source.config, request.overrides)
     return Evaluation(config, source.phase.rope, source.tokenizer_sha256, say)
 
 
-def _add_up(paths: Sequence[Path], shares: Sequence[float]) -> tuple[list[Parent], dict[str, Tensor]]:
-    """Return the parents, which fit each other, and the mean of their weights."""
-    mean, parents = WeightedMean(), []
-    for path, share in zip(paths, shares, strict=True):
-        source, saved = read_source(path)
-        if parents:
-            refuse_misfit(parents[0].source, source)
-        mean.add(saved.model, share)
-        parents.append(Parent(source, share))
-    return parents, mean.result()
+def _pick(
+    count: int, candidates: Sequence[Path], scores: Mapping[Path, Score], say: Callable[[str], None]
+) -> list[Path]:
+    if not scores:
+        return pick_best(recorded_losses(candidates), count)
+    picked = pick_best({path: scores[path].loss for path in candidates}, count)
+    left_out = [f"{path.stem} {scores[path].loss:.4f}" for path in candidates if path not in picked]
+    if left_out:
+        say(f"note: measured and left out: {', '.join(left_out)}")
+    return picked
 
 
-def _score(evaluation: Evaluation | None, path: Path) -> Score | None:
-    return None if evaluation is None else evaluation.measure(load_checkpoint(path).model)
+def _mean(parents: Sequence[Parent]) -> dict[str, Tensor]:
+    mean = WeightedMean()
+    for parent in parents:
+        mean.add(load_checkpoint(parent.source.path).model, parent.share)
+    return mean.result()
+
+
+def _row(parent: Parent, score: Score | None) -> Row:
+    return Row(str(parent.source.path), parent.source.clock_tokens, parent.share, score)
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:

@@ -1,7 +1,8 @@
 """The checkpoints that are merged: where they are, what they say of themselves, and whether they fit each other."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from padless.checkpoint.named import checkpoint_by_name
 from padless.config.schema import Config, PhaseConfig
 from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError, ConfigError, ModelError
+from padless.train.callbacks.metrics import read_metrics
 
 RUNS = Path("runs")
 _NOT_OF_THE_WEIGHTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout", "init_std", "init_cutoff_factor")
@@ -58,30 +60,65 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def find_best(run: str, count: int) -> list[Path]:
-    """Return the ``count`` checkpoints of a run's last phase with the lowest recorded validation loss, and its last.
-
-    Of two that recorded the same loss, the later one is better.
+def find_candidates(run: str, count: int) -> list[Path]:
+    """Return the whole checkpoints of a run's last phase, oldest first: what the best are picked from, and its last.
 
     Args:
         run: folder of the run, or its name under ``runs/``.
-        count: how many besides the last.
+        count: how many are to be picked besides the last.
 
     Raises:
         CheckpointError: there are not as many.
     """
     folder = next((path for path in (Path(run), RUNS / run) if path.is_dir()), Path(run))
     rows = _whole(folder)
-    last = [row for row in rows if row.phase == rows[-1].phase]
-    known = [(row.eval_loss, -row.clock_tokens, row.path) for row in last[:-1] if row.eval_loss is not None]
-    if len(known) < count:
+    last = [row.path for row in rows if row.phase == rows[-1].phase]
+    if len(last) <= count:
         where = f"phase {rows[-1].phase!r}, its last" if rows else "any phase"
         raise CheckpointError(
-            f"best={count}: {folder} has {len(known)} whole checkpoint(s) with a validation loss in {where}, "
-            "besides the newest",
-            "keep more of them (run.keep_newest_checkpoints=null, save_every_tokens), or ask for fewer",
+            f"best={count}: {folder} has {max(0, len(last) - 1)} whole checkpoint(s) in {where}, besides the newest",
+            "keep more of them (keep_every_tokens of the phase, or run.keep_newest_checkpoints=null), or ask for fewer",
         )
-    return [*(path for _, _, path in sorted(known)[:count]), last[-1].path]
+    return last
+
+
+def pick_best(losses: Mapping[Path, float], count: int) -> list[Path]:
+    """Return the ``count`` checkpoints with the lowest loss, best first, and the last; of equal ones the later.
+
+    Args:
+        losses: validation loss of each checkpoint, oldest first; the last one is in any case.
+        count: how many besides the last.
+    """
+    *others, last = losses
+    return [*sorted(others, key=lambda path: (losses[path], -others.index(path)))[:count], last]
+
+
+def recorded_losses(candidates: Sequence[Path]) -> dict[Path, float]:
+    """Return the loss of each checkpoint as its run measured it, in order; the last one's is not looked at.
+
+    A checkpoint records the last validation before it. That is its own only where the run validated at its very clock,
+    which the run's metrics say.
+
+    Args:
+        candidates: of one run, oldest first.
+
+    Raises:
+        CheckpointError: one was not validated where it was saved.
+    """
+    run_folder = candidates[-1].parents[2]
+    lines = read_metrics(run_folder / "metrics.jsonl")
+    measured = {line["tokens"]: line["eval_loss"] for line in lines if "eval_loss" in line}  # the latest of a clock
+    losses: dict[Path, float] = {}
+    for path in candidates[:-1]:
+        loss = measured.get(read_source(path)[0].clock_tokens)
+        if loss is None:
+            raise CheckpointError(
+                f"{path.name} was not validated where it was saved (metrics.jsonl of {run_folder}): its recorded loss "
+                "is that of an earlier step",
+                "leave evaluate=false out, so that each is measured; or train with eval_every_tokens=save_every_tokens",
+            )
+        losses[path] = loss
+    return {**losses, candidates[-1]: math.inf}
 
 
 def _whole(folder: Path) -> list[CheckpointRow]:
