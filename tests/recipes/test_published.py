@@ -178,6 +178,14 @@ def test_checkpoints_are_as_often_as_published(name):
         assert phase.eval_every_tokens == phase.save_every_tokens
 
 
+@pytest.mark.parametrize("name", [*MODERNBERT, "modernbert_base_10b", "modernbert_base_1b", "single_24gb"])
+def test_all_checkpoints_of_the_anneal_are_kept_to_merge_the_best_of(name):
+    config = config_of(name)
+    phase = config.phases[config.phase_order[-1]]
+    assert phase.keep_every_tokens == phase.save_every_tokens == phase.eval_every_tokens
+    assert phase.tokens // phase.save_every_tokens > 3
+
+
 def test_large_starts_from_where_base_ends_its_first_phase():
     base = config_of("modernbert_base")
     clock = plan_phases(base)[0].actual_end_tokens
