@@ -73,7 +73,7 @@ def test_a_file_whose_microbatch_does_not_fit_is_planned_with_one_that_does():
 
 
 def test_a_microbatch_that_does_not_fit_names_one_that_does():
-    with pytest.raises(ConfigError, match=r"hardware\.microbatch_blocks=24 needs .* GB, one h100 has") as error:
+    with pytest.raises(ConfigError, match=r"hardware\.microbatch_blocks=24 needs .* GiB, one h100 has") as error:
         ready("recipe=modernbert_base", "gpus=4xh100", "hardware.microbatch_blocks=24")
     assert error.value.remedy == "hardware.microbatch_blocks=12 fits, or take a GPU with more memory"
 

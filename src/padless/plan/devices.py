@@ -18,31 +18,42 @@ class Gpu:
 
     name: str  # as a plan asks for it
     peak_tflops: float  # dense bf16 (T4: fp16)
-    memory_gb: float  # 10^9 bytes
+    memory_mib: int  # 2^20 bytes, as nvidia-smi reports it (with error correction where the card has it on)
     bandwidth_gb_s: float  # of its memory, 10^9 bytes a second
     num_sms: int  # streaming multiprocessors
     l2_mb: float
     has_bf16: bool
     usd_per_hour: float  # an assumption to be replaced with price=: on-demand prices of one GPU differ 2 to 4 times
 
+    @property
+    def memory_bytes(self) -> int:
+        """Of its memory."""
+        return self.memory_mib * 2**20
+
+    @property
+    def memory_gb(self) -> float:
+        """10^9 bytes of its memory; the number on the card is less exact."""
+        return self.memory_bytes / 1e9
+
 
 GPUS: dict[str, Gpu] = {
     gpu.name: gpu
     for gpu in (
-        Gpu("h200", 989.5, 141.0, 4800.0, 132, 50.0, True, 3.80),
-        Gpu("h100", 989.5, 80.0, 3350.0, 132, 50.0, True, 2.99),
-        Gpu("a100", 312.0, 80.0, 2039.0, 108, 40.0, True, 1.79),
-        Gpu("l40s", 362.0, 48.0, 864.0, 142, 96.0, True, 0.99),
-        Gpu("l4", 121.0, 24.0, 300.0, 58, 48.0, True, 0.70),
-        Gpu("a10", 125.0, 24.0, 600.0, 72, 6.0, True, 0.75),
-        Gpu("t4", 65.0, 16.0, 320.0, 40, 4.0, False, 0.35),
-        Gpu("rtx3090", 71.0, 24.0, 936.0, 82, 6.0, True, 0.22),
-        Gpu("rtx4090", 165.2, 24.0, 1008.0, 128, 72.0, True, 0.40),
+        Gpu("h200", 989.5, 143_771, 4800.0, 132, 50.0, True, 3.80),
+        Gpu("h100", 989.5, 81_559, 3350.0, 132, 50.0, True, 2.99),
+        Gpu("a100", 312.0, 81_920, 2039.0, 108, 40.0, True, 1.79),
+        Gpu("l40s", 362.0, 46_068, 864.0, 142, 96.0, True, 0.99),
+        Gpu("l4", 121.0, 23_034, 300.0, 58, 48.0, True, 0.70),
+        Gpu("a10", 125.0, 23_028, 600.0, 72, 6.0, True, 0.75),
+        Gpu("t4", 65.0, 15_360, 320.0, 40, 4.0, False, 0.35),
+        Gpu("rtx3090", 71.0, 24_576, 936.0, 82, 6.0, True, 0.22),
+        Gpu("rtx4090", 165.2, 24_564, 1008.0, 128, 72.0, True, 0.40),
     )
 }
 
-CPU_CORE = Gpu("cpu", 0.1, 4.0, 10.0, 1, 1.0, False, 0.05)
+CPU_CORE = Gpu("cpu", 0.1, 4096, 10.0, 1, 1.0, False, 0.05)
 """One core of a CPU, in fp32: round assumptions (AVX2 at 3 GHz is 96 GFLOP/s), which measuring is to replace."""
+
 
 @dataclass(frozen=True)
 class _Driver:

@@ -159,7 +159,7 @@ def answer(budget: Budget, lengths: str | None = None) -> Answer:
     able = [size for size in found if size.tokens]
     if not able:
         smallest = found[0]
-        fitting = [gpu for gpu in GPUS.values() if gpu.memory_gb > budget.machine.device.memory_gb]
+        fitting = [gpu for gpu in GPUS.values() if gpu.memory_mib > budget.machine.device.memory_mib]
         more = f"a GPU with more memory ({', '.join(gpu.name for gpu in fitting)}), or " if fitting else ""
         raise ConfigError(
             f"{number_text(budget.gpu_hours)} GPU-hours on {budget.machine.name} train no model, not even "

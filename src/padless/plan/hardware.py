@@ -14,7 +14,9 @@ _PCIE_4_GB_S = 32.0
 _BETWEEN_MACHINES_GB_S = 50.0
 
 _MACHINE = re.compile(r"\s*(?:(\d+)\s*[x×]\s*)?(?:(\d+)\s*[x×]\s*)?([A-Za-z][\w .-]*?)\s*")
-_USABLE_MEMORY = 0.92
+USABLE_MEMORY = 0.92
+"""Of what the driver reports: an assumption, not measured. The rest is for the CUDA context, NCCL's buffers and gaps
+that the allocator leaves."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Machine:
     @property
     def usable_bytes(self) -> float | None:
         """Memory of a device that a run may fill (the rest: the driver's, and gaps); None for a CPU core."""
-        return None if self.is_cpu else _USABLE_MEMORY * self.device.memory_gb * 1e9
+        return None if self.is_cpu else USABLE_MEMORY * self.device.memory_bytes
 
 
 def machine_of(device: Gpu, count: int, remark: str | None = None, link_gb_s: float | None = None) -> Machine:

@@ -2,13 +2,15 @@
 
 Counted: weights, gradients and moments in fp32, weights once more in the compute precision (autocast keeps them until
 the backward pass), DDP's buckets; what the forward pass of each layer saves for the backward pass; a chunk of logits. A
-test compares a layer's bytes with what torch saves in the real one. With it, an H100 holds 7 blocks of 8192 tokens of
-ModernBERT-large at once, which is what the published run had; of ModernBERT-base 16, of which 12 divide its batch: the
-published 12.
+test compares a layer's bytes with what torch saves in the real one. Of the 73.3 GiB of an H100 that a run may fill by
+assumption, 8 blocks of 8192 tokens of ModernBERT-large need 72.9 and 7 need 64.8; of ModernBERT-base 17 fit. The
+published runs computed 7 and 12 at once, which agrees with that and does not confirm it: they may have been chosen to
+divide the batch. No run's peak has been measured against it.
 """
 
 from dataclasses import dataclass
 
+from padless.config.branches import with_branches
 from padless.config.schema import Config, ModelConfig
 from padless.errors import ConfigError
 from padless.model.count import count_parameters
@@ -114,21 +116,27 @@ def largest_microbatch(config: Config, machine: Machine) -> int | None:
     if room >= one.activations:
         return int(room // one.activations)
     fitting = [gpu for gpu in GPUS.values() if one.total <= (machine_of(gpu, 1).usable_bytes or 0)]
-    nearest = min(fitting, key=lambda gpu: gpu.memory_gb, default=None)
+    nearest = min(fitting, key=lambda gpu: gpu.memory_mib, default=None)
     remedy = "take a smaller model="
     if nearest is not None:
         name = f"{machine.count}x{nearest.name}"
-        remedy = f"gpus={name} ({nearest.memory_gb:.0f} GB) is the smallest that has it; or {remedy}"
+        remedy = f"gpus={name} ({gib_text(nearest.memory_bytes)}) is the smallest that has it; or {remedy}"
     raise ConfigError(
-        f"one block of {config.data.block_tokens} tokens needs {one.total / 1e9:.1f} GB, one {machine.device.name} "
-        f"has {usable / 1e9:.1f} GB for it",
+        f"one block of {config.data.block_tokens} tokens needs {gib_text(one.total)}, one {machine.device.name} "
+        f"has {gib_text(usable)} for it",
         remedy,
     )
 
 
+def gib_text(num_bytes: float) -> str:
+    """Return bytes of a device's memory in the unit that its driver counts in: 85_520_809_984 -> "79.6 GiB"."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
 def need_of(config: Config, machine: Machine, microbatch_blocks: int) -> MemoryNeed:
     """Return what one rank of a configuration needs with a microbatch of so many blocks."""
-    rates = [max(phase.masking.rate, phase.masking.end_rate or 0.0) for phase in config.phases.values()]
+    phases = with_branches(config).phases.values()
+    rates = [max(phase.masking.rate, phase.masking.end_rate or 0.0) for phase in phases]
     tokens = microbatch_blocks * config.data.block_tokens
     is_compiled = config.hardware.compile == "blocks" or (config.hardware.compile == "auto" and not machine.is_cpu)
     is_fp32 = config.hardware.precision == "fp32"

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from padless.plan.efficiency import FREE_CONSTANTS, LARGEST_ERROR
 from padless.plan.estimate import OTHER_GPU_HOURS, OTHER_SHARE_AT_MOST, PhaseEstimate, RunEstimate
-from padless.plan.hardware import GPUS_A_MACHINE
-from padless.plan.memory import MemoryNeed, need_of
+from padless.plan.hardware import GPUS_A_MACHINE, USABLE_MEMORY
+from padless.plan.memory import MemoryNeed, gib_text, need_of
 from padless.plan.table import phase_row, print_plan
 from padless.units import approximate_tokens
 
@@ -134,6 +134,11 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things: 1 block, 12 blocks."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _plain_phase(run: RunEstimate, phase: PhaseEstimate) -> dict[str, Any]:
     streams = [{**dataclasses.asdict(each), "epochs": each.epochs} for each in phase.data.streams]
     return {
@@ -185,7 +190,7 @@ def _cost_table(run: RunEstimate) -> Table:
 def _data_lines(run: RunEstimate) -> Iterator[str]:
     for phase in run.phases:
         streams = ", ".join(
-            f"{each.name} {each.needed_blocks:,} blocks, "
+            f"{each.name} {counted(each.needed_blocks, 'block')}, "
             + (f"{each.epochs:.2f} epochs" if each.epochs is not None else f"epochs unknown ({each.why_unknown})")
             for each in phase.data.streams
         )
@@ -200,20 +205,22 @@ def _data_lines(run: RunEstimate) -> Iterator[str]:
 
 def _memory_lines(run: RunEstimate, largest_blocks: int | None) -> Iterator[str]:
     need: MemoryNeed = need_of(run.config, run.machine, run.microbatch_blocks)
+    low = f", their {run.config.hardware.precision} copies {gib_text(need.low_weights)}" if need.low_weights else ""
     usable = run.machine.usable_bytes
-    of_usable = "" if usable is None else f" of {_size(usable)} that may be filled"
+    of_usable = "" if usable is None else f" of {gib_text(usable)} that may be filled ({USABLE_MEMORY:.0%} assumed)"
     yield (
-        f"memory of a rank, {run.microbatch_blocks} blocks of {run.config.data.block_tokens} at once: "
-        f"{_size(need.total)}{of_usable}"
+        f"memory of a rank, {counted(run.microbatch_blocks, 'block')} of {run.config.data.block_tokens} at once: "
+        f"{gib_text(need.total)}{of_usable}"
     )
     yield (
-        f"  weights {_size(need.weights + need.low_weights)}, gradients {_size(need.gradients)}, moments "
-        f"{_size(need.moments)}, buckets {_size(need.buckets)}, logits {_size(need.logits)}, activations "
-        f"{_size(need.activations)} ({_size(need.activations_recomputed)} were layers computed again, which padless "
-        "does not)"
+        f"  weights {gib_text(need.weights)}{low}, gradients {gib_text(need.gradients)}, moments "
+        f"{gib_text(need.moments)}, buckets {gib_text(need.buckets)}, logits {gib_text(need.logits)}, activations "
+        f"{gib_text(need.activations)} ({gib_text(need.activations_recomputed)} were layers computed again, which "
+        "padless does not)"
     )
     if largest_blocks is not None:
-        yield f"  largest microbatch that fits: {largest_blocks} blocks; ranks x microbatch has to divide the batch"
+        most = counted(largest_blocks, "block")
+        yield f"  largest microbatch that fits: {most}; ranks x microbatch has to divide the batch"
 
 
 def _network_lines(run: RunEstimate) -> Iterator[str]:

@@ -16,7 +16,7 @@ from padless.plan.efficiency import seconds_a_token
 from padless.plan.estimate import all_phases, work_of_phase
 from padless.plan.hardware import Machine, machine_of, machine_of_group, parse_machine
 from padless.plan.lengths import FULL, LAWS
-from padless.plan.memory import largest_microbatch, need_of
+from padless.plan.memory import gib_text, largest_microbatch, need_of
 from padless.plan.streams import data_of_phase
 
 OWN = ("gpus", "price", "out", "lengths", "link_gb_s")
@@ -218,8 +218,8 @@ def _require_room(config: Config, machine: Machine, largest: int | None) -> None
     fitting = divisors_that_fit(config, machine, largest)
     nearest = f"hardware.microbatch_blocks={fitting[-1]} fits" if fitting else f"{largest} fit"
     raise ConfigError(
-        f"hardware.microbatch_blocks={blocks} needs {need.total / 1e9:.1f} GB, one {machine.device.name} has "
-        f"{(machine.usable_bytes or 0) / 1e9:.1f} GB for it",
+        f"hardware.microbatch_blocks={blocks} needs {gib_text(need.total)}, one {machine.device.name} has "
+        f"{gib_text(machine.usable_bytes or 0)} for it",
         f"{nearest}, or take a GPU with more memory",
     )
 
