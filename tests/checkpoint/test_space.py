@@ -9,7 +9,7 @@ from padless.config.load import to_plain
 from padless.errors import CheckpointError
 from padless.model.count import count_parameters
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer, optimizer_state
+from padless.optim.build import build_optimizer, optimizer_state
 
 
 def test_a_real_checkpoint_has_the_expected_size(tmp_path):

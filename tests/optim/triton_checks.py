@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from padless.config.schema import OptimizerConfig
-from padless.optim.stable_adamw import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
+from padless.optim.build import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
 
 DEVICE = os.environ["KERNEL_DEVICE"]
 

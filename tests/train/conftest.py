@@ -12,7 +12,7 @@ from padless.data.loader import BatchRules, StepLoader
 from padless.data.masking import MaskingRule
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer
+from padless.optim.build import build_optimizer
 from padless.schedule.phases import plan_phases
 from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup

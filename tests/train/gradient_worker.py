@@ -21,7 +21,7 @@ from padless.data.loader import StepInfo  # noqa: E402
 from padless.data.masking import MaskingRule, mask_tokens  # noqa: E402
 from padless.model.init import initialise  # noqa: E402
 from padless.model.masked_lm import MaskedLM  # noqa: E402
-from padless.optim.stable_adamw import build_optimizer  # noqa: E402
+from padless.optim.build import build_optimizer  # noqa: E402
 from padless.schedule.phases import plan_phases  # noqa: E402
 from padless.train.callbacks.record import StepRecord  # noqa: E402
 from padless.train.composer_model import (  # noqa: E402

@@ -10,7 +10,7 @@ import torch
 from padless.config.compose import compose
 from padless.errors import CheckpointError, ModelError
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer, load_optimizer_state, optimizer_state
+from padless.optim.build import build_optimizer, load_optimizer_state, optimizer_state
 from padless.train.handover import load_source, state_from_source
 
 

@@ -16,7 +16,7 @@ from padless.model.growth import plan_growth
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.model.tiling import tile_state_dict
-from padless.optim.stable_adamw import build_optimizer, optimizer_state
+from padless.optim.build import build_optimizer, optimizer_state
 from padless.schedule.phases import plan_phases
 from padless.train.callbacks.metrics import MetricsFile, read_metrics
 from padless.train.growth import GrowthSource, open_growth, read_growth, watch_twins, write_growth

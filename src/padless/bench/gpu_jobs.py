@@ -29,7 +29,7 @@ from padless.kernels.select import kernels_line
 from padless.model.compiled import compile_layers, compile_line
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer
+from padless.optim.build import build_optimizer
 from padless.plan.devices import peak_flops
 from padless.plan.flops import step_flops
 

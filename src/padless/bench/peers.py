@@ -19,7 +19,7 @@ from padless.bench.shapes import OPTIMIZER, PADLESS, PEAK_LR, ROPE, SPARSE, WEIG
 from padless.config.schema import ModelConfig
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer
+from padless.optim.build import build_optimizer
 
 
 def autocast(precision: str) -> contextlib.AbstractContextManager[object]:

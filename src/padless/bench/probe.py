@@ -35,7 +35,7 @@ from padless.data.collate import Block, MaskedBlock, collate, masked_rows
 from padless.model.compiled import compile_layers
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer
+from padless.optim.build import build_optimizer
 from padless.plan.flops import step_flops
 
 _PEAK_LR, _WEIGHT_DECAY = 1e-4, 1e-5

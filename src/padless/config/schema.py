@@ -45,7 +45,7 @@ class ModelConfig:
     hidden_size: int
     num_heads: int
     intermediate_size: int  # GeGLU width; Wi puts out twice this
-    vocab_size: int  # a multiple of 64
+    vocab_size: int  # a multiple of 64, unless start.source says otherwise
     global_every_layers: int  # layer i attends globally if i % this == 0
     local_window_tokens: int  # 128 means 64 to each side
     norm_eps: float
@@ -85,7 +85,7 @@ class DataConfig:
     verify: Literal["off", "first_read", "all"]  # compare shards with the manifest's hashes: never, when a shard is
     # first read, or all of them before the first step
     cache_limit_bytes: int | None  # of streams with a remote; the least recently used shards are deleted above it
-    prepare_bundled: bool  # prepare the bundled sample corpus into these streams if they are missing (demo only)
+    prepare_bundled: bool  # prepare the bundled sample corpus into these streams if they are missing
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class InitConfig:
     """Initial weights at clock 0."""
 
     kind: Literal["random", "tiled"]
-    source: str | None  # checkpoint or Hugging Face folder, for tiled
+    source: str | None  # for tiled: file, folder, <run>@latest, known name or owner/name@revision
     scale: Literal["fan_in", "published"]
     mode: Literal["wrap", "centre", "edge"]  # how an axis is filled beyond the source's size
     layer_map: tuple[int, ...] | None  # source layer of each layer; None keeps local on local and global on global
@@ -214,7 +214,7 @@ class InitConfig:
 class StartConfig:
     """Continue from existing weights of the same shape: at clock 0 (continued pretraining) or at theirs (a branch)."""
 
-    source: str | None  # checkpoint file or Hugging Face folder
+    source: str | None  # file, folder, <run>@latest, known name or owner/name@revision
     keep: tuple[Kept, ...]  # [weights], [weights, optimizer], or with clock: a branch of a run, data going on
 
 

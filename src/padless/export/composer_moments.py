@@ -60,7 +60,7 @@ def outline_moments(
 
 
 def read_moments(path: Path, outline: Outline, moments: MomentsOutline) -> dict[str, dict[str, Any]]:
-    """Return the moments in the form of :func:`padless.optim.stable_adamw.optimizer_state`, fp32.
+    """Return the moments in the form of :func:`padless.optim.build.optimizer_state`, fp32.
 
     Raises:
         RefusedError: a record is gone, short or damaged.

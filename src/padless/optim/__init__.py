@@ -1,1 +1,1 @@
-"""The optimizer: StableAdamW, its schedule and its state."""
+"""The optimizers: StableAdamW and AdamW, on a CPU and on a GPU, with one saved state."""

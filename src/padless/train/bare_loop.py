@@ -22,7 +22,7 @@ from padless.data.loader import StepLoader
 from padless.data.preflight import PreparedData, open_data
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer, set_schedule
+from padless.optim.build import build_optimizer, set_schedule
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.schedule.step import settings_at
 from padless.train.hardware import Compute, choose_compute

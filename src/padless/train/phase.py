@@ -19,7 +19,7 @@ from padless.data.loader import StepLoader
 from padless.data.preflight import PreparedData
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
-from padless.optim.stable_adamw import build_optimizer, load_optimizer_state
+from padless.optim.build import build_optimizer, load_optimizer_state
 from padless.schedule.phases import PhasePlan
 from padless.train.bad_step import BadStepReporter
 from padless.train.callbacks.batch_warmup import BatchWarmup

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from padless.checkpoint import Checkpoint, apply_retention, checkpoint_path, save_checkpoint
 from padless.data.loader import StepLoader
 from padless.errors import TrainingError
-from padless.optim.stable_adamw import optimizer_state
+from padless.optim.build import optimizer_state
 from padless.train.callbacks.record import StepRecord, clock_tokens, crossed, is_due, previous_clock_tokens, step_number
 from padless.train.world import World
 from padless.units import approximate_tokens

@@ -11,7 +11,7 @@ import torch
 from composer.core import Callback, State
 from composer.loggers import Logger
 
-from padless.optim.stable_adamw import set_schedule
+from padless.optim.build import set_schedule
 from padless.train.callbacks.record import StepRecord, step_number
 
 

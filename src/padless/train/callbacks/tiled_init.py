@@ -18,7 +18,7 @@ from padless.model.masked_lm import MaskedLM
 from padless.model.tiling import SymmetryNoise, tile_moments, tile_state_dict
 from padless.model.tiling_report import tiling_table
 from padless.model.twins import Kind, count_copies, describe_copies
-from padless.optim.stable_adamw import load_optimizer_state
+from padless.optim.build import load_optimizer_state
 from padless.train.callbacks.record import StepRecord
 from padless.train.growth import GrowthSource, write_growth
 from padless.train.hardware import Compute
