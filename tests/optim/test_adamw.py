@@ -14,8 +14,8 @@ from torch import nn
 
 from padless.config.compose import compose
 from padless.config.schema import OptimizerConfig
-from padless.optim.in_cache import InCacheAdamW, InCacheStableAdamW
 from padless.optim.build import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
+from padless.optim.in_cache import InCacheAdamW, InCacheStableAdamW
 
 ADAMW = OptimizerConfig(kind="adamw", beta1=0.9, beta2=0.98, eps=1e-6)
 STABLE = OptimizerConfig(kind="stable_adamw", beta1=0.9, beta2=0.98, eps=1e-6)
