@@ -33,6 +33,34 @@ def test_list_has_a_line_for_every_recipe(capsys, monkeypatch):
     assert "needs start.source" in out
 
 
+def test_the_list_is_readable_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(capsys, "list")[1].splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["recipe", "parameters", "tokens", "what", "it", "is"]
+    column = lines[0].index("what it is")
+    said = " ".join(" ".join(line[column:] for line in lines[1:]).split())
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        assert recipe.description in said
+        assert all(f"(needs {key}" in said for key in recipe.needs[:1])
+    assert "(needs start.source)" in said
+    assert sum(line[column - 1] != " " for line in lines if len(line) > column) == 0
+
+
+@pytest.mark.parametrize("name", ["modernbert_base", "modernbert_large_no_rollback", "mmbert_style"])
+def test_no_file_and_line_is_broken_in_80_columns(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(capsys, "show", name)[1].splitlines()
+    assert not any("written in" in line.split("source")[0] for line in lines)
+    words = {word for line in lines for word in line.split()}
+    written = {
+        f"{entry['file']}:{entry['line']}" for entry in run_json(capsys, "show", name)["settings"] if entry.get("file")
+    }
+    assert len(written) > 30
+    assert written <= words
+
+
 def test_list_as_json_has_parameters_tokens_and_phases(capsys):
     listed = {entry["name"]: entry for entry in run_json(capsys)["recipes"]}  # nothing is list
     assert sorted(listed) == recipe_names()
@@ -103,9 +131,12 @@ def test_diff_of_equal_recipes_says_so(capsys):
         (
             ["show", "modernbert_bse"],
             "there is no recipe called 'modernbert_bse'",
-            "did you mean recipe=modernbert_base?",
+            "did you mean modernbert_base?",
         ),
-        (["diff", "demo", "ettin_2b"], "there is no recipe called 'ettin_2b'", "did you mean recipe=ettin_1b?"),
+        (["diff", "demo", "ettin_2b"], "there is no recipe called 'ettin_2b'", "did you mean ettin_1b?"),
+        (["show", "shared/ettin"], "there is no recipe called 'shared/ettin'", "did you mean ettin_1"),
+        (["show", "../model/base"], "there is no recipe called '../model/base'", "padless recipes list names them all"),
+        (["show", "shared/../demo"], "there is no recipe called 'shared/../demo'", "did you mean demo?"),
     ],
 )
 def test_a_mistake_is_refused_with_the_nearest(capsys, arguments, cause, remedy):

@@ -101,5 +101,5 @@ def test_one_gpu_gets_the_same_batches_as_eight():
 
 
 def test_a_recipe_that_does_not_exist_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"no recipe called 'ettin_149m'\n.*did you mean recipe=ettin_1"):
+    with pytest.raises(ConfigError, match=r"no recipe called 'ettin_149m'\n.*did you mean ettin_1"):
         read_recipe("ettin_149m")

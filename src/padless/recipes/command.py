@@ -54,7 +54,7 @@ def _list(recipes: list[Recipe], as_json: bool, console: Console) -> None:
     if as_json:
         _print_json(console, {"ok": True, "recipes": [_summary(recipe) for recipe in recipes]})
         return
-    console.print(list_table(recipes))
+    console.print(list_table(recipes, console.width))
 
 
 def _show(recipe: Recipe, as_json: bool, console: Console) -> None:
@@ -76,7 +76,7 @@ def _show(recipe: Recipe, as_json: bool, console: Console) -> None:
     print_plan(recipe.config, console)
     for name, rows in sections.items():
         console.print()
-        console.print(section_table(name, rows))
+        console.print(section_table(name, rows, console.width))
     if recipe.needs:
         console.print(f"\nstill to be given: {', '.join(recipe.needs)}", markup=False, highlight=False)
 

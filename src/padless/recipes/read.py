@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from padless.config.compose import YAML_FOLDER, compose_tree
-from padless.config.load import load_config, missing_values
+from padless.config.load import load_config, missing_values, nearest_key
 from padless.config.schema import Config
+from padless.errors import ConfigError
 from padless.model.count import count_parameters
 from padless.recipes.sources import header_of
 
@@ -55,6 +57,10 @@ def read_recipe(name: str) -> Recipe:
     Raises:
         ConfigError: there is none; the remedy names the nearest.
     """
+    if name not in recipe_names():
+        nearest = nearest_key(Path(name).name, recipe_names())
+        hint = f"did you mean {nearest}? " if nearest else ""
+        raise ConfigError(f"there is no recipe called {name!r}", f"{hint}padless recipes list names them all")
     tree = compose_tree([f"recipe={name}"])
     needs = missing_values(OmegaConf.to_container(tree, resolve=False))
     for key in needs:

@@ -25,21 +25,26 @@ _OF_THE_RECIPE = (
 _NEVER_FOLDED = ("recipe", "parameters", "tokens", "phases", "setting", "value")
 _NOT_OF_THE_RECIPE = ("run.name", "run.folder", "hardware", "loggers", "export", "guard")
 
+_GAP = 2  # between columns
+WIDE = 120  # characters of a terminal from which on a table has all its columns
+
 Row = tuple[str, Any, Source | None]  # full name of a setting, its value, where it is written
 
 
-def list_table(recipes: Sequence[Recipe]) -> Table:
-    """Return one line a recipe: name, parameters, tokens, phases, description."""
-    table = _table("recipe", "parameters", "tokens", "phases", "what it is")
+def list_table(recipes: Sequence[Recipe], width: int) -> Table:
+    """Return one line a recipe: name, parameters, tokens, phases, description; in a narrow terminal no phases.
+
+    Args:
+        recipes: in order.
+        width: of the terminal, in characters.
+    """
+    is_wide = width >= WIDE
+    table = _table("recipe", "parameters", "tokens", *(("phases",) if is_wide else ()), "what it is")
     for recipe in recipes:
         needs = f" (needs {', '.join(recipe.needs)})" if recipe.needs else ""
-        table.add_row(
-            recipe.name,
-            approximate_tokens(recipe.parameters),
-            approximate_tokens(recipe.tokens),
-            Text(phases_text(recipe)),
-            Text(f"{recipe.description}{needs}"),
-        )
+        cells = [recipe.name, approximate_tokens(recipe.parameters), approximate_tokens(recipe.tokens)]
+        cells += [phases_text(recipe)] if is_wide else []
+        table.add_row(*map(Text, [*cells, f"{recipe.description}{needs}"]))
     return table
 
 
@@ -65,15 +70,38 @@ def rows_by_section(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, 
     }
 
 
-def section_table(name: str, rows: Sequence[Row]) -> Table:
-    """Return one section of a recipe: setting, value, the comment behind it, file and line."""
-    table = _table("setting", "value", "source", "written in")
+def section_table(name: str, rows: Sequence[Row], width: int) -> Table:
+    """Return one section of a recipe: setting, value, the comment behind it, file and line.
+
+    In a narrow terminal file and line stand below the comment, so that neither is broken.
+
+    Args:
+        name: the section's title.
+        rows: its settings.
+        width: of the terminal, in characters.
+    """
+    is_wide = width >= WIDE
+    table = _table("setting", "value", "source", "written in") if is_wide else _table("setting")
     table.title, table.title_justify, table.title_style = name, "left", "bold"
+    if not is_wide:
+        table.add_column("value", overflow="fold", max_width=_left_for_values(name, rows, width))
+        table.add_column("source, and where it is written", overflow="fold")
     for key, value, source in rows:
-        place = f"{source.file}:{source.line}" if source else ""
-        shown = key.removeprefix(f"{name}.")
-        table.add_row(Text(shown), Text(value_text(key, value)), Text(source.comment if source else ""), Text(place))
+        said = [source.comment if source else "", _place(source)]
+        cells = said if is_wide else ["\n".join(filter(None, said))]
+        table.add_row(*map(Text, [key.removeprefix(f"{name}."), value_text(key, value), *cells]))
     return table
+
+
+def _left_for_values(name: str, rows: Sequence[Row], width: int) -> int:
+    """Return the characters beside the longest setting and the longest place, each with a gap; 4 at least."""
+    setting = max((len(key.removeprefix(f"{name}.")) for key, _, _ in rows), default=0)
+    place = max((len(_place(source)) for _, _, source in rows), default=0)
+    return max(4, width - setting - place - 3 * _GAP)
+
+
+def _place(source: Source | None) -> str:
+    return f"{source.file}:{source.line}" if source else ""
 
 
 def recipe_differences(a: Recipe, b: Recipe) -> list[tuple[str, Any, Any]]:
@@ -137,7 +165,7 @@ def _is_under(key: str, names: Sequence[str]) -> bool:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, _GAP, 0, 0))
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading in _NEVER_FOLDED)
     return table
