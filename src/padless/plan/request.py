@@ -179,7 +179,7 @@ def _assume_machine(config: Config, lengths: str | None) -> Machine:
         data = data_of_phase(config, plan.phase, tokens // plan.block_tokens, lengths)
         work, _ = work_of_phase(config, plan, data)
         seconds += tokens * seconds_a_token(work, CPU_CORE)
-    common = _common_quantum(config)
+    common = common_quantum(config)
     most = next(count for count in (8, 4, 2, 1) if common % count == 0)
     device, count = (CPU_CORE, 1) if seconds < _DAY_S else (GPUS["h100"], most)
     count = config.hardware.world_size or count
@@ -235,7 +235,7 @@ def _best_microbatch(config: Config, machine: Machine, largest: int | None) -> i
 
 def divisors_that_fit(config: Config, machine: Machine, largest: int | None) -> list[int]:
     """Return the microbatches, in blocks, that divide every batch of so many ranks and are at most ``largest``."""
-    common = _common_quantum(config)
+    common = common_quantum(config)
     if common % machine.count:
         return []
     each = common // machine.count
@@ -243,6 +243,6 @@ def divisors_that_fit(config: Config, machine: Machine, largest: int | None) -> 
     return [blocks for blocks in range(1, most + 1) if each % blocks == 0]
 
 
-def _common_quantum(config: Config) -> int:
+def common_quantum(config: Config) -> int:
     """Return what divides the batches of all phases."""
     return math.gcd(*(phase.batch.quantum_blocks for phase in (*config.phases.values(), *config.branches.values())))
