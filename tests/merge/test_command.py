@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from rich.console import Console
 
 from padless.checkpoint import list_checkpoints, open_checkpoint
 from padless.cli import main
-from padless.errors import CheckpointError, ConfigError
+from padless.errors import CheckpointError, ConfigError, DataError, ModelError
 from padless.export.importer import LoadedSource
 from padless.merge.command import MergeRequest, Row, merge, parse, print_rows
 from padless.merge.evaluate import Score, evaluation_config
+from padless.merge.sources import read_source
+from padless.merge.write import Parent, write_merge
 from padless.train.handover import load_source, state_from_source
 
 
@@ -98,16 +101,38 @@ def test_a_merge_into_a_folder_needs_its_tokenizer(save, tmp_path):
         merged(a, b, out=tmp_path / "merged")
 
 
-def test_a_place_that_cannot_be_written_is_said(save, tmp_path):
-    a, b = save(1, run="a"), save(2, run="b")
+def test_a_place_that_cannot_be_written_is_said_before_a_checkpoint_is_read(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "merged", tmp_path / "file" / "deep" / "m.pt", Path("/proc/none/m.pt")):
+        with pytest.raises(CheckpointError, match=rf"out={out} cannot be written"):
+            merged("no.pt", "none.pt", out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_that_can_no_longer_be_written_is_said_when_writing(save, tmp_path):
+    a, b = (read_source(save(seed, run=f"{seed}"))[0] for seed in (1, 2))
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"out=.*merged cannot be written"):
-        merged(a, b, out=tmp_path / "file" / "merged")
+        write_merge(tmp_path / "file" / "merged", {}, [Parent(a, 0.5), Parent(b, 0.5)], None)
+
+
+def test_a_misfit_is_said_before_any_data_is_looked_for(save, tmp_path, config):
+    """No data of this run is prepared: with evaluation, only the order of the checks tells them apart."""
+    own = replace(config, data=replace(config.data, prepare_bundled=False))
+    wider = replace(own, model=replace(own.model, intermediate_size=96))
+    a, b, c = save(1, run="a", config=own), save(2, run="b", config=wider), save(3, run="c", config=own)
+    said = []
+    with pytest.raises(ModelError, match=r"model\.intermediate_size differs"):
+        merge(MergeRequest(tmp_path / "m.pt", (str(a), str(b))), said.append)
+    assert said == []
+    with pytest.raises(DataError):
+        merge(MergeRequest(tmp_path / "m.pt", (str(a), str(c))), said.append)
 
 
 WRONG = [
     (["a.pt", "b.pt"], "out has no value"),
     (["a.pt", "out="], "out has no value"),
+    (["a.pt", "b.pt", "out=m8.txt"], "out=m8.txt ends in .txt, and a merge is a .pt file or a folder"),
     (["a.pt", "wheights=1,2", "out=m"], "unknown setting wheights=1,2, did you mean weights=1,2"),
     (["a.pt", "weights=1;2", "out=m"], "weights=1;2 is not a list of numbers"),
     (["run=a", "out=m"], "run=a has no effect without best="),
@@ -132,6 +157,11 @@ def test_words_are_understood():
     assert (request.names, request.weights, str(request.out)) == (("a.pt", "b"), (1.0, 3.0), "m.pt")
     assert request.overrides == {"eval.max_blocks": "4", "data.streams.code.local": "/x"}
     assert request.evaluate
+
+
+def test_a_folder_may_have_a_number_or_a_dot_in_its_name():
+    for text, name in (("m-0.5", "m-0.5"), ("m.v2/", "m.v2"), ("m", "m"), ("m.pt", "m.pt")):
+        assert parse(["a.pt", "b.pt", f"out={text}"]).out.name == name
 
 
 def test_other_data_and_fewer_blocks_replace_those_of_the_run(config):

@@ -32,7 +32,7 @@ from padless.merge.sources import (
     refuse_misfit,
     refuse_too_few,
 )
-from padless.merge.write import Parent, clock_of, refuse_taken, write_merge
+from padless.merge.write import Parent, clock_of, refuse_out, write_merge
 from padless.units import approximate_tokens
 
 _USAGE = (
@@ -110,7 +110,7 @@ def merge(request: MergeRequest, say: Callable[[str], None]) -> tuple[Path, list
     Raises:
         PadlessError: checkpoints do not fit each other, data is missing, or there is something at ``out``.
     """
-    refuse_taken(request.out)
+    refuse_out(request.out)
     candidates = request.candidates()
     refuse_too_few(candidates)
     shares_of(request.weights, len(candidates))
@@ -224,13 +224,25 @@ def parse(arguments: Sequence[str]) -> MergeRequest:
             names.append(word)
     if not values.get("out"):
         raise ConfigError("out has no value", _USAGE)
+    out = _out(values["out"])
     evaluate = _truth(values.get("evaluate", "true"))
     if overrides and not evaluate:
         key = next(iter(overrides))
         raise ConfigError(f"{key}={overrides[key]} has no effect with evaluate=false", "remove one of the two")
     best = _best(values, names)
     weights = None if "weights" not in values else _numbers(values["weights"])
-    return MergeRequest(Path(values["out"]), tuple(names), weights, best, values.get("run"), evaluate, overrides)
+    return MergeRequest(out, tuple(names), weights, best, values.get("run"), evaluate, overrides)
+
+
+def _out(text: str) -> Path:
+    """Return the file or folder to write; a name with another ending than .pt is a folder only where it ends in /."""
+    out = Path(text)
+    if out.suffix[1:2].isalpha() and out.suffix != ".pt" and not text.endswith("/"):
+        raise ConfigError(
+            f"out={text} ends in {out.suffix}, and a merge is a .pt file or a folder",
+            f"write out={out.with_suffix('.pt')}, or out={out.with_suffix('')} for a folder",
+        )
+    return out
 
 
 def _best(values: dict[str, str], names: Sequence[str]) -> int | None:

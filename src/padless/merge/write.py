@@ -5,6 +5,7 @@ out=merged/        merged/checkpoints/<phase>/<phase>-<clock>tok.pt and .json, t
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,15 +31,28 @@ class Parent:
     share: float
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse to write over anything.
+def refuse_out(out: Path) -> None:
+    """Refuse to write over anything, or where nothing can be written.
 
     Raises:
         ConfigError: there is something already.
+        CheckpointError: the folder it would be in cannot be written.
     """
     for path in (out, out.with_suffix(".json")) if _is_file(out) else (out,):
         if _is_taken(path):
             raise ConfigError(f"out={out}: {path} is there already", "choose another name, or move it away")
+    folder = out.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # asks the file system itself, whatever the permissions say
+            pass
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _cannot_write(out: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"out={out} cannot be written: {error.strerror}", "give a place in a writable folder")
 
 
 def _is_file(out: Path) -> bool:
@@ -78,9 +92,7 @@ def write_merge(out: Path, weights: dict[str, Tensor], parents: Sequence[Parent]
             write_durably(out / "config.yaml", to_yaml(config).encode())
             tokenizer_folder = (out / "tokenizer").resolve()
     except OSError as error:
-        raise CheckpointError(
-            f"out={out} cannot be written: {error.strerror}", "give a place in a writable folder"
-        ) from error
+        raise _cannot_write(out, error) from error
     meta = {
         "config": to_plain(config),
         "data": {name: digest for parent in parents for name, digest in parent.source.data.items()},
