@@ -1,5 +1,7 @@
 """A run's hours, cost, disk and rates."""
 
+from dataclasses import replace
+
 import pytest
 
 from padless.config.compose import compose
@@ -107,6 +109,17 @@ def test_checkpoints_are_counted_with_retention():
     assert checkpoints_on_disk(compose(["run.keep_newest_checkpoints=1"])) == 3 + 1 + 1
     kept = compose(["run.keep_newest_checkpoints=1", "phases.short.keep_every_tokens=300K"])
     assert checkpoints_on_disk(kept) == 3 + 3 + 1 + 1
+
+
+def test_each_branch_is_a_run_that_keeps_its_own_newest_and_its_end():
+    branched = [compose(["recipe=demo_branches", f"run.keep_newest_checkpoints={newest}"]) for newest in (1, "null")]
+    trunk = [replace(config, branches={}) for config in branched]
+    saves = [-(-each.tokens // each.save_every_tokens) for each in branched[0].branches.values()]
+    assert len(saves) == 3
+    assert min(saves) >= 1
+    with_newest = sum(min(number, 1 + 1) for number in saves)
+    assert checkpoints_on_disk(branched[0]) - checkpoints_on_disk(trunk[0]) == with_newest
+    assert checkpoints_on_disk(branched[1]) - checkpoints_on_disk(trunk[1]) == sum(saves)
 
 
 def test_a_changing_mask_rate_counts_by_its_mean():

@@ -1,6 +1,6 @@
 """Hours, cost, memory, disk and rates of a run, phase by phase, from its configuration and a machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from padless.config.branches import branch_config
@@ -171,14 +171,23 @@ def token_bytes(vocab_size: int) -> int:
 
 
 def checkpoints_on_disk(config: Config) -> int:
-    """Return how many checkpoints there are at most at once: all kept ones, the newest, and the one being written."""
-    plans = [plan for plan, _ in all_phases(config)]
-    saves = [max(1, -(-plan.phase.tokens // plan.phase.save_every_tokens)) for plan in plans]
-    newest = config.run.keep_newest_checkpoints
+    """Return how many checkpoints there are at most at once: of all runs, and the one being written.
+
+    The phases are one run and each branch is one of its own; retention is a run's.
+    """
+    plans = all_phases(config)
+    runs = [[plan.phase for plan, is_branch in plans if not is_branch]]
+    runs += [[plan.phase] for plan, is_branch in plans if is_branch]
+    return sum(_checkpoints_of_run(phases, config.run.keep_newest_checkpoints) for phases in runs) + 1
+
+
+def _checkpoints_of_run(phases: Sequence[PhaseConfig], newest: int | None) -> int:
+    """Return what a run that is over leaves: all saves, or with retention kept ones, ends of phases and the newest."""
+    saves = sum(max(1, -(-phase.tokens // phase.save_every_tokens)) for phase in phases)
     if newest is None:
-        return sum(saves) + 1
-    kept = [plan.phase.tokens // plan.phase.keep_every_tokens if plan.phase.keep_every_tokens else 0 for plan in plans]
-    return min(sum(saves), sum(kept) + len(plans) + newest) + 1
+        return saves
+    kept = sum(phase.tokens // phase.keep_every_tokens for phase in phases if phase.keep_every_tokens)
+    return min(saves, kept + len(phases) + newest)
 
 
 def exposed_seconds(parameters: int, machine: Machine, backward_s: float) -> float:

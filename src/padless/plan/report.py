@@ -50,7 +50,8 @@ def lines_of(run: RunEstimate, largest_blocks: int | None) -> Iterator[str]:
     newest = run.config.run.keep_newest_checkpoints
     yield (
         f"checkpoints: {_size(run.checkpoint_bytes)} each, at most {_size(run.disk_bytes)} on disk "
-        f"(run.keep_newest_checkpoints={newest}, phase ends, and those of keep_every_tokens)"
+        f"(run.keep_newest_checkpoints={newest}, phase ends, and those of keep_every_tokens"
+        f"{', of the phases and of each branch' if run.config.branches else ''})"
     )
     yield f"loader: {approximate_tokens(run.loader_tokens_per_s)} tokens/s, {_size(run.loader_bytes_per_s)}/s from disk"
     yield from _network_lines(run)
