@@ -63,6 +63,16 @@ def test_a_picture_is_drawn_where_it_is_asked_for(tmp_path, capsys, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["plan.png"]
 
 
+@pytest.mark.parametrize("out", ["/proc/plan.png", "folder.png"])
+def test_a_picture_that_cannot_be_written_is_refused_first(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    assert main(["plan", "recipe=demo", f"out={out}"]) == 2
+    captured = capsys.readouterr()
+    assert f"out={out} cannot be written" in captured.err
+    assert "the plan" not in captured.out
+
+
 def test_fit_answers_by_itself(capsys):
     found = plain(capsys, "--fit", "8xh100, 3 days")
     assert found["ok"] is True

@@ -70,9 +70,24 @@ def test_blocks_of_another_cap_are_not_the_phases(tmp_path):
         {**MANIFEST, "tokens": {"train": None}},
         {**MANIFEST, "length_histogram": {"wide": 3}},
         {**MANIFEST, "blocks": {"512": {"train": {}}}},
+        {**MANIFEST, "blocks": {"512": {"train": {"num_blocks": -40, "fill": 0.98}}}},
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_an_error(tmp_path, manifest):
     config, phase = phase_and_config(tmp_path, manifest)
     with pytest.raises(DataError, match=r"manifest\.json is not a manifest"):
+        data_of_phase(config, phase, 400)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tokens": {"train": 0, "val": 0}},
+        {"length_histogram": {"1": 0}},
+        {"blocks": {"512": {"train": {"num_blocks": 0, "fill": 0.98}}}},
+    ],
+)
+def test_a_manifest_without_documents_is_an_error(tmp_path, changed):
+    config, phase = phase_and_config(tmp_path, {**MANIFEST, **changed})
+    with pytest.raises(DataError, match=r"manifest\.json has no documents to train on at max_seq_len 512"):
         data_of_phase(config, phase, 400)

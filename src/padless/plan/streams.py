@@ -104,9 +104,22 @@ def _read(stream: StreamConfig, max_seq_len: int) -> tuple[dict[str, Any] | None
             raise ValueError("numbers are missing")
         if any(not key.isdecimal() for key in tree["length_histogram"]):
             raise ValueError("bounds of the histogram are not whole numbers")
+        if min(numbers) < 0:
+            raise ValueError("a number is negative")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a manifest: {type(error).__name__}: {error}",
             "prepare the folder again (data_prep/prepare.py), or point data.streams elsewhere",
         ) from error
+    contents = (
+        train["num_blocks"],
+        train["fill"],
+        sum(tree["tokens"].values()),
+        sum(tree["length_histogram"].values()),
+    )
+    if not all(contents):
+        raise DataError(
+            f"{path} has no documents to train on at max_seq_len {max_seq_len}",
+            "prepare the folder from documents that are not empty, or point data.streams elsewhere",
+        )
     return tree, None
