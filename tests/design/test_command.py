@@ -33,6 +33,16 @@ def test_the_front_is_printed_with_the_published_shape_and_where_it_stands(capsy
     assert "within 5% of the front at their depth: " in printed.out
 
 
+def test_the_front_with_memory_is_printed_where_asked_for(capsys):
+    code, printed = run(capsys, "front=time,memory", "tiles=false")
+    assert code == 0
+    assert "149M parameters: front of predicted time, depth and memory" in printed.out
+    assert "; with memory: " in printed.out
+    _, plain = run(capsys, "tiles=false", "--json")
+    (found,) = json.loads(plain.out)["searches"]
+    assert len(found["memory_front"]) > len(found["front"])
+
+
 def test_json_is_one_object_with_front_and_published(capsys):
     code, printed = run(capsys, "parameters=149M,395M", "--json")
     assert code == 0

@@ -1,5 +1,8 @@
 """The front, where the published shapes stand on it, and what that says."""
 
+import re
+from operator import le
+
 import pytest
 
 from padless.design.report import near_front, standing_lines
@@ -54,6 +57,18 @@ def test_none_that_is_as_deep_outruns_a_shape_of_the_front():
     assert pareto_front(found.front) == found.front
 
 
+@pytest.mark.parametrize("has_tile_rule", [True, False])
+def test_the_front_with_memory_holds_the_other_one_and_all_that_need_less(has_tile_rule):
+    found = find(149_000_000, has_tile_rule)
+    aims = {id(each): (-each.model.num_layers, each.mean_s, each.most_bytes) for each in found.candidates}
+    on_front = {id(each) for each in found.memory_front}
+    assert on_front > {id(each) for each in found.front}
+    for each in found.candidates:
+        better = [one for one in aims.values() if one != aims[id(each)] and all(map(le, one, aims[id(each)]))]
+        assert bool(better) == (id(each) not in on_front)
+    assert any(each is found.standings[0].candidate for each in found.memory_front)
+
+
 def test_a_mean_is_over_all_gpus_and_workloads():
     found = find(149_000_000, hidden=768)
     first = found.candidates[0]
@@ -79,6 +94,18 @@ def test_a_budget_that_fits_no_gpu_names_the_gpu_and_what_it_has():
     with pytest.raises(ConfigError, match=r"no shape of .* parameters fits t4: \S+ needs 2\d\.\d of its 16 GB") as e:
         search(grid, 10_000_000_000, 0.05, BASKET, WORKLOADS)
     assert "leave t4 out of basket=" in e.value.remedy
+    named = re.search(r"parameters=([\d_]+) \((\S+)\) fits", e.value.remedy)
+    assert named is not None
+    found = search(grid, int(named[1]), 0.001, BASKET, WORKLOADS)
+    assert named[2] in [shape_name(each.model) for each in found.candidates]
+    with pytest.raises(ConfigError):
+        search(grid, round(1.02 * int(named[1])), 0.001, BASKET, WORKLOADS)
+
+
+def test_where_no_budget_fits_none_is_named():
+    with pytest.raises(ConfigError, match="fits t4") as e:
+        search(Grid(4, 40, 1.0, 4.0, True, 768, 50_368), 149_000_000, 0.02, BASKET, workloads_of(8192, 512, 8_388_608))
+    assert e.value.remedy.startswith("leave t4 out of basket=")
 
 
 def test_shapes_that_a_gpu_cannot_hold_are_left_out_by_name():
@@ -90,7 +117,9 @@ def test_shapes_that_a_gpu_cannot_hold_are_left_out_by_name():
     kept = {shape_name(each.model) for each in found.candidates}
     left_out = set(map(shape_name, found.too_large))
     assert not kept & left_out
-    assert any("left out, too large" in line and min(left_out) in line for line in standing_lines(found))
+    (line,) = [line for line in standing_lines(found) if "left out, too large" in line]
+    assert line.endswith(f"{shape_name(found.too_large[3])} and {len(found.too_large) - 4} more")
+    assert sum(name in line for name in left_out) == 4
 
 
 def test_memory_is_that_of_each_input():

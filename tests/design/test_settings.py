@@ -13,6 +13,7 @@ def test_defaults_are_the_published_basket_and_lengths():
     assert [each.name for each in settings.workloads] == ["1 x 512", "128 x 512", "1 x 8192", "8 x 8192"]
     assert settings.grid.has_tile_rule
     assert not settings.measures
+    assert not settings.has_memory
     assert settings.out is None
 
 
@@ -26,7 +27,7 @@ def test_settings_are_read(tmp_path):
         "vocab=8192",
     ]
     words += ["layers=12", "hidden=512", "expansion=1.5-2.5", "tiles=false", "batch_tokens=8192", "top=3"]
-    words += [f"out={tmp_path}/a.png", "candidates=5", "repeats=1", "--measure=True"]
+    words += [f"out={tmp_path}/a.png", "candidates=5", "repeats=1", "front=time,memory", "--measure=True"]
     settings = parse_settings(words)
     assert settings.budgets == (17_000_000, 1_030_000_000)
     assert [each.name for each in settings.workloads] == ["1 x 128", "64 x 128", "1 x 4096", "2 x 4096"]
@@ -36,6 +37,7 @@ def test_settings_are_read(tmp_path):
     assert (grid.min_expansion, grid.max_expansion, grid.has_tile_rule) == (1.5, 2.5, False)
     assert (settings.tolerance, settings.top, settings.candidates, settings.repeats) == (0.01, 3, 5, 1)
     assert settings.measures
+    assert settings.has_memory
     assert settings.out == tmp_path / "a.png"
 
 
@@ -60,6 +62,9 @@ def test_settings_are_read(tmp_path):
         (["layers=8-4"], "layers=8-4 is not a range of positive numbers", "layers=4-40"),
         (["layers=a-b"], "layers=a-b is not a range of positive numbers", "layers=4-40"),
         (["expansion=0-4"], "expansion=0-4 is not a range of positive numbers", "expansion=1-4"),
+        (["expansion=1-inf"], "expansion=1-inf is not a range of positive numbers", "expansion=1-4"),
+        (["expansion=nan"], "expansion=nan is not a range of positive numbers", "expansion=1-4"),
+        (["front=memory"], "front=memory is none of time and time,memory", "front=time,memory"),
         (["tiles=maybe"], "tiles=maybe is neither true nor false", "tiles=true"),
         (["hidden=640"], "hidden=640 is not a multiple of 256, which whole tiles", "hidden=512; tiles=false drops"),
         (["hidden=100", "tiles=false"], "hidden=100 is not a multiple of 64, the width of a head", "hidden=128"),

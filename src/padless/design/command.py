@@ -40,7 +40,7 @@ def design_command(arguments: list[str], as_json: bool) -> None:
             for found in founds
         ]
     for found, timed in zip(founds, measured, strict=True):
-        console.print(front_table(found, settings.basket, settings.workloads, settings.top))
+        console.print(front_table(found, settings.basket, settings.workloads, settings.top, settings.has_memory))
         for line in standing_lines(found):
             say(line)
         if timed is not None:

@@ -13,23 +13,28 @@ from padless.plan.devices import Gpu
 from padless.units import approximate_tokens
 
 NEAR = 0.05
+_NAMED = 4  # shapes that are left out; JSON has them all
 
 
-def front_table(found: Found, basket: Sequence[Gpu], workloads: Sequence[Workload], top: int) -> Table:
-    """Return the front, thinned evenly to ``top`` rows, with the published shapes of the budget among it.
+def front_table(
+    found: Found, basket: Sequence[Gpu], workloads: Sequence[Workload], top: int, has_memory: bool
+) -> Table:
+    """Return a front, thinned evenly to ``top`` rows, with the published shapes of the budget among it.
 
     A shape is layers x hidden x GeGLU width; times are multiples of the fastest shape's, memory is the largest batch's.
     """
     lengths = list(dict.fromkeys(each.segment_tokens for each in workloads))
-    table = Table(title=f"{approximate_tokens(found.parameters)} parameters: front of predicted time and depth")
+    front = found.memory_front if has_memory else found.front
+    aims = "predicted time, depth and memory" if has_memory else "predicted time and depth"
+    table = Table(title=f"{approximate_tokens(found.parameters)} parameters: front of {aims}")
     headings = ["shape", "parameters", "time", *(f"at {length}" for length in lengths), "GB", "SM use"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     least = {length: min(each.mean_of(length) for each in found.candidates) for length in lengths}
     fastest_s = min(each.mean_s for each in found.candidates)
-    for each in rows_to_show(found, top):
-        on_front = any(one is each for one in found.front)
+    for each in rows_to_show(found, front, top):
+        on_front = any(one is each for one in front)
         marks = [each.published or "", "" if on_front else "off the front"]
         table.add_row(
             shape_name(each.model),
@@ -44,12 +49,12 @@ def front_table(found: Found, basket: Sequence[Gpu], workloads: Sequence[Workloa
     return table
 
 
-def rows_to_show(found: Found, top: int) -> list[Candidate]:
-    """Return at most ``top`` shapes of the front, evenly from shallow to deep, and all published, by depth."""
-    wanted = min(top, len(found.front))
-    places = {round(number * (len(found.front) - 1) / max(1, wanted - 1)) for number in range(wanted)}
+def rows_to_show(found: Found, front: Sequence[Candidate], top: int) -> list[Candidate]:
+    """Return at most ``top`` shapes of a front, evenly from shallow to deep, and all published, by depth."""
+    wanted = min(top, len(front))
+    places = {round(number * (len(front) - 1) / max(1, wanted - 1)) for number in range(wanted)}
     published = [each.candidate for each in found.standings]
-    shown = [each for place, each in enumerate(found.front) if place in places and each.published is None]
+    shown = [each for place, each in enumerate(front) if place in places and each.published is None]
     return sorted([*shown, *published], key=lambda each: (each.model.num_layers, each.mean_s))
 
 
@@ -69,8 +74,11 @@ def standing_lines(found: Found) -> list[str]:
             f"  of any depth: {_behind(each.behind_fastest, each.fastest, each)}",
         ]
     if found.too_large:
-        lines.append(f"left out, too large for a GPU of the basket: {', '.join(map(shape_name, found.too_large))}")
+        names = list(map(shape_name, found.too_large))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"left out, too large for a GPU of the basket: {', '.join(names[:_NAMED])}{more}")
     near, total = near_front(found), len(found.candidates)
+    lines.append(f"on the front of time and depth: {len(found.front)} shapes; with memory: {len(found.memory_front)}")
     lines.append(f"within {NEAR:.0%} of the front at their depth: {near} of the {total} shapes ({near / total:.0%})")
     return lines
 
@@ -122,6 +130,7 @@ def as_plain(found: Found, basket: Sequence[Gpu], measured: Measured | None) -> 
         "too_large": [shape_name(model) for model in found.too_large],
         "within_5_percent_of_front": near_front(found),
         "front": [_plain_candidate(each, basket) for each in found.front],
+        "memory_front": [_plain_candidate(each, basket) for each in found.memory_front],
         "published": [_plain_standing(each, basket) for each in found.standings],
         "measured": None if measured is None else _plain_measured(measured),
     }

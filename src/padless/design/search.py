@@ -5,6 +5,9 @@ the slower one; the ModernBERT authors wanted theirs as deep and narrow as possi
 shape is on the front if no shape that is at least as deep is faster. Its time is the geometric mean, over GPUs and
 workloads, of predicted seconds: all count alike, a fast GPU no less than a slow one. (The authors put more weight on
 inference GPUs and gave no figure; a basket without A100 and H100 is theirs at the extreme.)
+
+The front with memory has a third aim: a shape is on it if none at least as deep and as fast needs as little memory for
+the largest input.
 """
 
 import math
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from padless.config.schema import ModelConfig
 from padless.design.device import Device, device_of
 from padless.design.predict import Prediction, inference_bytes, predict
-from padless.design.shapes import Grid, published_shapes, shape_name, shapes_of_budget
+from padless.design.shapes import Grid, largest_that_fits, published_shapes, shape_name, shapes_of_budget
 from padless.errors import ConfigError
 from padless.model.count import count_parameters
 from padless.plan.devices import Gpu
@@ -76,7 +79,8 @@ class Found:
 
     parameters: int
     candidates: list[Candidate]
-    front: list[Candidate]  # by depth, ascending
+    front: list[Candidate]  # of time and depth, by depth, ascending
+    memory_front: list[Candidate]  # of time, depth and memory, by depth, ascending
     standings: list[Standing]
     too_large: list[ModelConfig]  # left out: a GPU of the basket cannot hold them with the largest workload
 
@@ -111,11 +115,11 @@ def search(
     }
     models = dict.fromkeys([*shapes_of_budget(grid, parameters, tolerance), *published])
     devices = [device_of(gpu) for gpu in basket]
-    fitting = _those_that_fit(list(models), devices, workloads)
+    fitting = _those_that_fit(list(models), grid, devices, workloads)
     candidates = [_candidate(model, published.get(model), devices, workloads) for model in fitting]
-    front = pareto_front(candidates)
     standings = [_standing(each, candidates) for each in candidates if each.published]
-    return Found(parameters, candidates, front, standings, [model for model in models if model not in fitting])
+    fronts = pareto_front(candidates), memory_front(candidates)
+    return Found(parameters, candidates, *fronts, standings, [model for model in models if model not in fitting])
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -127,23 +131,38 @@ def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
     return front[::-1]
 
 
+def memory_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the shapes that none matches in depth, time and memory and beats in one of them, by depth, ascending."""
+    aims = [(-each.model.num_layers, each.mean_s, each.most_bytes) for each in candidates]
+
+    def is_beaten(own: tuple[float, ...]) -> bool:
+        return any(other != own and all(a <= b for a, b in zip(other, own, strict=True)) for other in aims)
+
+    front = [each for each, own in zip(candidates, aims, strict=True) if not is_beaten(own)]
+    return sorted(front, key=lambda each: (each.model.num_layers, each.mean_s))
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of positive values."""
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def _those_that_fit(
-    models: list[ModelConfig], devices: Sequence[Device], workloads: Sequence[Workload]
+    models: list[ModelConfig], grid: Grid, devices: Sequence[Device], workloads: Sequence[Workload]
 ) -> list[ModelConfig]:
     smallest = min(devices, key=lambda device: device.memory_bytes)
     fitting = [model for model in models if _most(model, workloads) <= smallest.memory_bytes]
     if fitting:
         return fitting
     least = min(models, key=lambda model: _most(model, workloads))
+    largest = largest_that_fits(grid, lambda model: _most(model, workloads) <= smallest.memory_bytes)
+    works = (
+        "" if largest is None else f"parameters={count_parameters(largest).total:_} ({shape_name(largest)}) fits; or "
+    )
     raise ConfigError(
         f"no shape of {approximate_tokens(count_parameters(least).total)} parameters fits {smallest.name}: "
         f"{shape_name(least)} needs {_most(least, workloads) / 1e9:.1f} of its {smallest.memory_bytes / 1e9:.0f} GB",
-        f"leave {smallest.name} out of basket=, or give fewer parameters= or batch_tokens=",
+        f"{works}leave {smallest.name} out of basket=, or give fewer batch_tokens=",
     )
 
 

@@ -1,5 +1,6 @@
 """What ``padless design`` can be told, checked before anything is computed."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ DEFAULTS = {
     "expansion": "1-4",
     "tiles": "true",
     "batch_tokens": "65536",
+    "front": "time",
     "top": "12",
     "out": "",
     "candidates": "8",
     "repeats": "2",
 }
+_FRONTS = ("time", "time,memory")
 _ONLY_MEASURING = ("candidates", "repeats")
 _LEAST_CONTEXT = 64
 
@@ -43,6 +46,7 @@ class Settings:
         tolerance: how far from a budget a shape's parameters may be, as a share.
         basket: GPUs.
         workloads: what is timed.
+        has_memory: the front that is printed is of time, depth and memory, not of time and depth alone.
         top: most rows of the front that are printed.
         out: the picture; None for none.
         measures: time shapes on this machine, too.
@@ -55,6 +59,7 @@ class Settings:
     tolerance: float
     basket: tuple[Gpu, ...]
     workloads: tuple[Workload, ...]
+    has_memory: bool
     top: int
     out: Path | None
     measures: bool
@@ -86,6 +91,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         tolerance=_share(values["tolerance"]),
         basket=_basket(values["basket"]),
         workloads=tuple(workloads_of(context, short, _whole("batch_tokens", values["batch_tokens"], context))),
+        has_memory=_has_memory(values["front"]),
         top=_whole("top", values["top"], 1),
         out=_picture(values["out"]),
         measures=measures,
@@ -167,7 +173,7 @@ def _range(key: str, text: str, kind: Callable[[str], float]) -> tuple[float, fl
         pair = kind(low), kind(high or low)
     except ValueError:
         pair = (0, 0)
-    if not 0 < pair[0] <= pair[1]:
+    if not 0 < pair[0] <= pair[1] < math.inf:
         raise ConfigError(f"{key}={text} is not a range of positive numbers", f"write e.g. {key}={DEFAULTS[key]}")
     return pair
 
@@ -183,6 +189,12 @@ def _hidden(text: str, has_tile_rule: bool) -> int | None:
         also = "; tiles=false drops that rule" if has_tile_rule and hidden % STEP == 0 else ""
         raise ConfigError(f"hidden={hidden} is not a multiple of {rule}", f"the nearest is hidden={near}{also}")
     return hidden
+
+
+def _has_memory(text: str) -> bool:
+    if text not in _FRONTS:
+        raise ConfigError(f"front={text} is none of {' and '.join(_FRONTS)}", "write e.g. front=time,memory")
+    return text == "time,memory"
 
 
 def _picture(text: str) -> Path | None:

@@ -10,8 +10,9 @@ hidden size that is a multiple of 256. The feed-forward's Wo is left out of the 
 does not keep it there. Without the rule every multiple of 64 is looked at, and the prediction alone counts the waste.
 """
 
+import bisect
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import yaml
@@ -132,6 +133,24 @@ def shapes_of_budget(grid: Grid, parameters: int, tolerance: float) -> list[Mode
         f"parameters={approximate_tokens(total)} is the nearest that works ({shape_name(best)}); "
         "or give another vocab=, layers=, expansion= or tolerance=",
     )
+
+
+def largest_that_fits(grid: Grid, fits: Callable[[ModelConfig], bool]) -> ModelConfig | None:
+    """Return the shape of the grid with the most parameters among those that fit; None if none does.
+
+    Args:
+        grid: what may be chosen.
+        fits: whether there is room for a shape; where one fits, the same with a narrower GeGLU does.
+    """
+    best, most = None, 0
+    for hidden_size in grid.hidden_sizes():
+        inner_sizes = grid.inner_sizes(hidden_size)
+        for num_layers in range(grid.min_layers, grid.max_layers + 1):
+            shape = functools.partial(shape_of, num_layers, hidden_size, vocab_size=grid.vocab_size)
+            count = bisect.bisect_left(inner_sizes, True, key=lambda inner, shape=shape: not fits(shape(inner)))
+            if count and (total := count_parameters(shape(inner_sizes[count - 1])).total) > most:
+                best, most = shape(inner_sizes[count - 1]), total
+    return best
 
 
 def _nearest(grid: Grid, parameters: int) -> Iterator[ModelConfig]:
