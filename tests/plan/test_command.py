@@ -27,7 +27,8 @@ def test_one_object_has_phases_parameters_memory_and_cost(capsys):
     assert found["memory"]["microbatch_blocks"] == 12 <= found["memory"]["largest_microbatch_blocks"]
     assert found["cost"]["usd"] == pytest.approx(2 * found["gpu_hours"])
     assert found["gpu_hours"] == pytest.approx(sum(phase["gpu_hours"] for phase in found["phases"]))
-    assert found["model_error"] == 0.02
+    assert found["model_error"] == {"fitted": 0.02, "others": 0.16}
+    assert found["extrapolated"] is False
 
 
 def test_the_tables_say_schedule_cost_and_stated_error(capsys):
@@ -36,8 +37,10 @@ def test_the_tables_say_schedule_cost_and_stated_error(capsys):
     for words in (
         "modernbert_base: the plan",
         "on 4xl40s",
-        "within 2% of the six published phases",
-        "for l40s it is extrapolated",
+        "the fit's own residual is 2%",
+        "-16% (1B), +7% (400M), -16% (68M)",
+        "extrapolated to l40s",
+        "as published for 8 H100, times how much longer l40s trains",
         "epochs unknown (no data/main/manifest.json)",
         "segments of pretrain: 519 tokens on average, assumed: web-like",
         "largest microbatch that fits",
@@ -51,7 +54,21 @@ def test_a_cpu_and_small_models_carry_their_warnings(capsys):
     assert main(["plan"]) == 0
     assert "for a CPU it is a guess: measure with --measure" in capsys.readouterr().out
     assert main(["plan", "recipe=modernbert_base", "model=17m", "gpus=8xh100"]) == 0
-    assert "Ettin's published runs" in capsys.readouterr().out
+    assert "-49% (32M), -60% (17M)" in capsys.readouterr().out
+    small = plain(capsys, "recipe=modernbert_base", "model=17m", "gpus=8xl4")
+    assert (small["model_error"], small["extrapolated"]) == ({"fitted": 0.02, "others": 0.60}, True)
+
+
+def test_errors_are_not_stated_for_other_lengths_than_those_of_the_fit(capsys):
+    arguments = ["recipe=modernbert_base", "gpus=8xh100", "lengths=full"]
+    assert plain(capsys, *arguments)["model_error"] is None
+    assert main(["plan", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "its errors are known for the lengths assumed in the fit only" in out
+    assert "residual" not in out
+    found = plain(capsys, "--fit", "8xa100, 30 days", "lengths=full")
+    assert found["extrapolated"] is True
+    assert all(size["model_error"] is None for size in found["sizes"])
 
 
 def test_a_picture_is_drawn_where_it_is_asked_for(tmp_path, capsys, monkeypatch):

@@ -78,7 +78,15 @@ def test_rates_and_mfu_are_of_the_same_hours(link_gb_s):
 def test_other_hours_are_the_published_ones_and_at_most_half():
     base, demo = estimated("recipe=modernbert_base"), estimated(machine="1xcpu")
     assert base.phases[0].gpu_hours - base.phases[0].gpu_hours_training == OTHER_GPU_HOURS
-    assert demo.gpu_hours == pytest.approx(1.5 * demo.gpu_hours_training)
+    assert demo.gpu_hours == demo.gpu_hours_training  # a CPU's are not known
+    short = estimated("recipe=modernbert_base_1b", machine="1xh100")
+    assert short.gpu_hours == pytest.approx(1.5 * short.gpu_hours_training)
+
+
+def test_other_hours_of_another_gpu_grow_as_training_does():
+    h100, l4 = (estimated("recipe=modernbert_base", machine=name).phases[0] for name in ("8xh100", "8xl4"))
+    assert l4.gpu_hours_other / h100.gpu_hours_other == pytest.approx(l4.seconds_a_token / h100.seconds_a_token)
+    assert l4.gpu_hours_other > OTHER_GPU_HOURS
 
 
 def test_a_measured_speed_replaces_the_model():

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from padless.config.branches import branch_config
 from padless.config.schema import Config, PhaseConfig
 from padless.model.count import count_parameters
+from padless.plan.devices import GPUS
 from padless.plan.efficiency import Work, seconds_a_token, work_a_token
 from padless.plan.hardware import Machine
 from padless.plan.memory import CHECKPOINT_BYTES_A_PARAMETER
 from padless.plan.streams import PhaseData, data_of_phase
+from padless.plan.trust import is_extrapolated
 from padless.schedule.masking_rate import mask_rate_at
 from padless.schedule.phases import PhasePlan, plan_phases
 
@@ -56,6 +58,7 @@ class PhaseEstimate:
     step_s: float  # of a step with the phase's last batch
     gpu_hours_training: float
     gpu_hours_other: float
+    most_gpu_hours_other: float  # were the phase long
     exposed_s: float  # of a step, waiting for gradients of other ranks
     network_bytes_per_s: float  # a rank sends, to hide all of it behind the last microbatch's backward pass
     mfu: float | None  # of the device's peak; None for a CPU, whose peak is not known
@@ -160,9 +163,23 @@ def mean_mask_rate(phase: PhaseConfig) -> float:
     return sum(mask_rate_at(phase.masking, phase.tokens, place) for place in places) / _RATE_SAMPLES
 
 
-def other_gpu_hours(gpu_hours_training: float) -> float:
-    """Return the GPU-hours of evaluation and the rest that come on top of a phase's training."""
-    return min(OTHER_GPU_HOURS, OTHER_SHARE_AT_MOST * gpu_hours_training)
+def other_gpu_hours(gpu_hours_training: float, most: float) -> float:
+    """Return the GPU-hours of evaluation and the rest that come on top of a phase's training.
+
+    Args:
+        gpu_hours_training: of the phase.
+        most: of a long phase on this device.
+    """
+    return min(most, OTHER_SHARE_AT_MOST * gpu_hours_training)
+
+
+def most_other_gpu_hours(machine: Machine, work: Work, token_s: float) -> float:
+    """Return the published hours, longer by as much as a token of training is on the device; 0 for a CPU: unknown."""
+    if machine.is_cpu:
+        return 0.0
+    if not is_extrapolated(machine):
+        return OTHER_GPU_HOURS
+    return OTHER_GPU_HOURS * token_s / seconds_a_token(work, GPUS["h100"])
 
 
 def token_bytes(vocab_size: int) -> int:
@@ -231,6 +248,7 @@ def _phase(
     overhead_s = optimizer_s + exposed_s
     seconds = tokens / machine.count * token_s + plan.steps_in_phase * overhead_s
     training = seconds * machine.count / 3600
+    most_other = most_other_gpu_hours(machine, work, token_s)
     flops = work.flops * tokens * data.fill
     last_batch_tokens = plan.levels[-1][1] * plan.block_tokens
     return PhaseEstimate(
@@ -246,7 +264,8 @@ def _phase(
         tokens / seconds,
         last_batch_tokens / machine.count * token_s + overhead_s,
         training,
-        other_gpu_hours(training),
+        other_gpu_hours(training, most_other),
+        most_other,
         exposed_s,
         ring_bytes(parameters, machine.count) / backward_s,
         None if machine.is_cpu else flops / (seconds * machine.count) / (machine.device.peak_tflops * 1e12),

@@ -23,12 +23,13 @@ from padless.errors import ConfigError
 from padless.model.count import count_parameters
 from padless.plan.calibration import preset
 from padless.plan.devices import GPUS
-from padless.plan.efficiency import FREE_CONSTANTS, LARGEST_ERROR
 from padless.plan.estimate import RunEstimate, estimate, other_gpu_hours
 from padless.plan.hardware import Machine, parse_machine
 from padless.plan.memory import largest_microbatch
-from padless.plan.report import SMALL_MODELS, number_text
+from padless.plan.report import number_text
 from padless.plan.request import common_quantum, divisors_that_fit
+from padless.plan.streams import data_of_phase
+from padless.plan.trust import has_lengths_of_fit, is_extrapolated, model_errors, trust_line
 from padless.units import approximate_tokens, format_tokens
 
 RECIPE = "modernbert_base"
@@ -79,6 +80,7 @@ class Answer:
         enough: tokens a parameter that a suggestion has at least.
         suggested: name of a preset, or None where none has enough.
         command: overrides of train.py for the suggestion, or for the smallest that can be trained.
+        has_lengths_of_fit: segments are assumed as where the speed model was fitted.
     """
 
     budget: Budget
@@ -87,6 +89,7 @@ class Answer:
     enough: float
     suggested: str | None
     command: tuple[str, ...]
+    has_lengths_of_fit: bool
 
     def as_plain(self, price: float) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -105,6 +108,7 @@ class Answer:
                     "of_published_tokens": None if size.tokens is None else size.tokens / self.published_tokens,
                     "microbatch_blocks": size.microbatch_blocks,
                     "lacks": size.lacks,
+                    "model_error": model_errors(size.parameters, self.has_lengths_of_fit),
                 }
                 for size in self.sizes
             ],
@@ -112,7 +116,7 @@ class Answer:
             "enough_tokens_per_parameter": self.enough,
             "suggested": self.suggested,
             "command": list(self.command),
-            "model_error": LARGEST_ERROR,
+            "extrapolated": is_extrapolated(self.budget.machine),
         }
 
 
@@ -171,7 +175,9 @@ def answer(budget: Budget, lengths: str | None = None) -> Answer:
     good = [size for size in able if (size.tokens_a_parameter or 0) >= enough]
     chosen = good[-1] if good else able[0]
     command = suggest(chosen, budget)
-    return Answer(budget, tuple(found), published, enough, good[-1].model if good else None, command)
+    data = [(phase.max_seq_len, data_of_phase(recipe, phase, 1, lengths)) for phase in recipe.phases.values()]
+    suggested = good[-1].model if good else None
+    return Answer(budget, tuple(found), published, enough, suggested, command, has_lengths_of_fit(data))
 
 
 def _nothing_fits(budget: Budget, sizes: Sequence[Size]) -> ConfigError:
@@ -278,8 +284,7 @@ def _closing(found: Answer) -> list[str]:
     lines = [
         f"published: {approximate_tokens(found.published_tokens)} tokens for every size, so "
         f"{number_text(found.enough)} a parameter for ModernBERT-large; hours include evaluation and the rest",
-        f"speed: a model with {FREE_CONSTANTS} fitted constants, within {LARGEST_ERROR:.0%} of the published hours on "
-        f"8 H100{SMALL_MODELS}",
+        trust_line(found.budget.machine, found.has_lengths_of_fit),
     ]
     if found.suggested is None:
         lines.append("no size has as many tokens a parameter as ModernBERT-large; the smallest comes nearest:")
@@ -320,7 +325,9 @@ def _tokens_in(run: RunEstimate, gpu_hours: float) -> int:
     for _ in range(60):
         scale = (low + high) / 2
         hours = sum(
-            scale * phase.gpu_hours_training + other_gpu_hours(scale * phase.gpu_hours_training) for phase in run.phases
+            scale * phase.gpu_hours_training
+            + other_gpu_hours(scale * phase.gpu_hours_training, phase.most_gpu_hours_other)
+            for phase in run.phases
         )
         low, high = (scale, high) if hours <= gpu_hours else (low, scale)
     return _round(low * published)

@@ -7,18 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from padless.plan.efficiency import FREE_CONSTANTS, LARGEST_ERROR
 from padless.plan.estimate import OTHER_GPU_HOURS, OTHER_SHARE_AT_MOST, PhaseEstimate, RunEstimate
 from padless.plan.hardware import GPUS_A_MACHINE, USABLE_MEMORY
 from padless.plan.memory import MemoryNeed, gib_text, need_of
 from padless.plan.table import phase_row, print_plan
+from padless.plan.trust import has_lengths_of_fit, is_extrapolated, model_errors, trust_line
 from padless.units import approximate_tokens
 
 _HOURS_A_YEAR = 8766.0
-_CALIBRATED_ON = "h100"
-SMALL_MODELS = (
-    "; below about 100M parameters expect longer: Ettin's published runs of 68M, 32M, 17M took 1.2, 2, 2.5 times"
-)
 
 
 def print_estimate(run: RunEstimate, largest_blocks: int | None, remarks: tuple[str, ...], console: Console) -> None:
@@ -40,10 +36,7 @@ def print_estimate(run: RunEstimate, largest_blocks: int | None, remarks: tuple[
 def lines_of(run: RunEstimate, largest_blocks: int | None) -> Iterator[str]:
     """Yield what the tables leave out, a line each."""
     yield f"in all: {total_line(run)}"
-    yield (
-        f"of it evaluation and the rest: {OTHER_GPU_HOURS:g} GPU-hours a phase, as published, "
-        f"at most {OTHER_SHARE_AT_MOST:.0%} of training"
-    )
+    yield _other_line(run)
     yield error_line(run)
     yield from _data_lines(run)
     yield from _memory_lines(run, largest_blocks)
@@ -55,6 +48,17 @@ def lines_of(run: RunEstimate, largest_blocks: int | None) -> Iterator[str]:
     )
     yield f"loader: {approximate_tokens(run.loader_tokens_per_s)} tokens/s, {_size(run.loader_bytes_per_s)}/s from disk"
     yield from _network_lines(run)
+
+
+def _other_line(run: RunEstimate) -> str:
+    if run.machine.is_cpu:
+        return "evaluation, checkpoints and starts are left out: how long they take on a CPU is not known"
+    device = run.machine.device.name
+    slower = f", times how much longer {device} trains" if is_extrapolated(run.machine) else ""
+    return (
+        f"of it evaluation and the rest: {OTHER_GPU_HOURS:g} GPU-hours a phase, as published for 8 H100{slower}, "
+        f"at most {OTHER_SHARE_AT_MOST:.0%} of training"
+    )
 
 
 def total_line(run: RunEstimate) -> str:
@@ -73,21 +77,14 @@ def error_line(run: RunEstimate) -> str:
     """Say what the speed comes from, and how far it can be trusted."""
     if run.speed is not None:
         return f"speed: {run.speed.says}"
-    stated = (
-        f"speed: a model with {FREE_CONSTANTS} fitted constants, within {LARGEST_ERROR:.0%} of the six published "
-        "phases (8 H100, ModernBERT base and large)"
-    )
-    if run.machine.is_cpu:
-        return f"{stated}; for a CPU it is a guess: measure with --measure"
-    small = SMALL_MODELS
-    other = "" if run.machine.device.name == _CALIBRATED_ON else f"; for {run.machine.device.name} it is extrapolated"
-    return f"{stated}{other}{small if run.parameters < 10**8 else ''}"
+    return trust_line(run.machine, _has_lengths_of_fit(run))
 
 
 def as_plain(run: RunEstimate, largest_blocks: int | None, remarks: tuple[str, ...]) -> dict[str, Any]:
     """Return the estimate as what JSON can hold. Hours are of wall-clock time, sizes in bytes, money in USD."""
     device = dataclasses.asdict(run.machine.device)
     need = need_of(run.config, run.machine, run.microbatch_blocks)
+    is_modelled = run.speed is None
     return {
         "ok": True,
         "phases": [_plain_phase(run, phase) for phase in run.phases],
@@ -113,10 +110,15 @@ def as_plain(run: RunEstimate, largest_blocks: int | None, remarks: tuple[str, .
             "bytes_per_s_assumed": run.machine.link_gb_s * 1e9,
             "exposed_s_a_step": max(phase.exposed_s for phase in run.phases),
         },
-        "model_error": None if run.speed is not None else LARGEST_ERROR,
+        "model_error": model_errors(run.parameters, _has_lengths_of_fit(run)) if is_modelled else None,
+        "extrapolated": is_modelled and is_extrapolated(run.machine),
         "speed": error_line(run),
         "remarks": list(remarks),
     }
+
+
+def _has_lengths_of_fit(run: RunEstimate) -> bool:
+    return has_lengths_of_fit((phase.plan.phase.max_seq_len, phase.data) for phase in run.phases)
 
 
 def duration_text(hours: float) -> str:
