@@ -22,6 +22,15 @@ def run(capsys, *words):
     return code, capsys.readouterr()
 
 
+def test_no_figure_is_cut_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, printed = run(capsys, "parameters=149M,395M", "tiles=false")
+    lines = printed.out.splitlines()
+    heading = "shape parameters time at 512 at 8192 GB SM use"
+    assert sum(" ".join(line.split()) == heading for line in lines) == 2
+    assert "…" not in printed.out
+
+
 def test_the_front_is_printed_with_the_published_shape_and_where_it_stands(capsys):
     code, printed = run(capsys, "top=3")
     assert code == 0

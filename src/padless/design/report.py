@@ -26,11 +26,12 @@ def front_table(
     lengths = list(dict.fromkeys(each.segment_tokens for each in workloads))
     front = found.memory_front if has_memory else found.front
     aims = "predicted time, depth and memory" if has_memory else "predicted time and depth"
-    table = Table(title=f"{approximate_tokens(found.parameters)} parameters: front of {aims}")
+    title = f"{approximate_tokens(found.parameters)} parameters: front of {aims}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     headings = ["shape", "parameters", "time", *(f"at {length}" for length in lengths), "GB", "SM use"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     least = {length: min(each.mean_of(length) for each in found.candidates) for length in lengths}
     fastest_s = min(each.mean_s for each in found.candidates)
     for each in rows_to_show(found, front, top):

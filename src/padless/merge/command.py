@@ -33,6 +33,7 @@ from padless.merge.sources import (
     refuse_too_few,
 )
 from padless.merge.write import Parent, clock_of, refuse_out, write_merge
+from padless.train.marks import mark_best
 from padless.units import approximate_tokens
 
 _USAGE = (
@@ -177,19 +178,14 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     scores = [row.score for row in rows if row.score is not None]
     if scores:
         headings += ["loss", "accuracy", *streams]
-        columns += [_marked([score.loss for score in scores], min, ".4f")]
-        columns += [_marked([score.accuracy for score in scores], max, ".2%")]
-        columns += [_marked([score.loss_by_stream[name] for score in scores], min, ".4f") for name in streams]
+        columns += [mark_best([score.loss for score in scores], ".4f")]
+        columns += [mark_best([score.accuracy for score in scores], ".2%", highest=True)]
+        columns += [mark_best([score.loss_by_stream[name] for score in scores], ".4f") for name in streams]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for number, name in enumerate(_short_names([row.checkpoint for row in rows])):
         table.add_row(escape(name), *(column[number] for column in columns))
     console.print(table, highlight=False)
-
-
-def _marked(values: Sequence[float], best_of: Callable[[Sequence[float]], float], form: str) -> list[str]:
-    best = best_of(values)
-    return [f"{value:{form}}{'*' if value == best else ' '}" for value in values]
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

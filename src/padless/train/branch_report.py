@@ -16,6 +16,7 @@ from padless.config.branches import FOLDER
 from padless.config.schema import Config
 from padless.schedule.phases import plan_phases
 from padless.train.callbacks.metrics import read_metrics
+from padless.train.marks import mark_best
 from padless.units import approximate_tokens
 
 _COLOURS = ("#c0392b", "#2d7a46", "#7a3b8f", "#d68a1e", "#1f8a8a", "#8c564b")
@@ -63,16 +64,11 @@ def print_branches(results: Sequence[BranchResult], console: Console) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     columns = [[result.loss for result in results]]
     columns += [[result.loss_by_stream.get(stream) for result in results] for stream in streams]
-    cells = [_cells(column) for column in columns]
+    cells = [mark_best(column, ".4f") for column in columns]
     for number, result in enumerate(results):
         tokens = approximate_tokens(result.tokens) if result.tokens else "none yet"
         table.add_row(result.name, tokens, *(column[number] for column in cells))
     console.print(table, highlight=False, markup=False)
-
-
-def _cells(losses: Sequence[float | None]) -> list[str]:
-    best = min((loss for loss in losses if loss is not None), default=None)
-    return ["" if loss is None else f"{loss:.4f}{'*' if loss == best else ' '}" for loss in losses]
 
 
 def plot_branches(config: Config, trunk_folder: Path, out: Path) -> None:
