@@ -30,7 +30,7 @@ def test_a_gpu_that_is_not_in_the_table_names_the_nearest():
     assert error.value.remedy.startswith("did you mean h100?")
 
 
-@pytest.mark.parametrize("text", ["8x", "8 h100", "8*h100", ""])
+@pytest.mark.parametrize("text", ["8x", "8 h10", "8*b300", ""])
 def test_what_cannot_be_read_is_refused(text):
     with pytest.raises(ConfigError, match="is no number of GPUs"):
         parse_machine(text)
@@ -81,3 +81,18 @@ def test_hardware_that_names_nothing_is_none():
 def test_a_drivers_name_is_a_gpu_of_the_table(driver, name):
     found = gpu_of_driver(driver)
     assert (None if found is None else found.name) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("h100x8", "8xh100"), ("8 h100", "8xh100"), ("8*h100", "8xh100"), ("4 RTX 4090", "4xrtx4090"), ("cpux2", "2xcpu")],
+)
+def test_count_and_gpu_in_another_order_get_the_right_one(text, right):
+    with pytest.raises(ConfigError, match="is not written as a count, an x and a GPU") as error:
+        parse_machine(text)
+    assert error.value.remedy == f"did you mean {right}?"
+
+
+def test_a_capital_x_counts_too():
+    assert parse_machine("8XH100").name == "8xh100"
+    assert parse_machine("2X8xH100").name == "16xh100"

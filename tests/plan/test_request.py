@@ -32,6 +32,11 @@ def test_hardware_without_a_file_is_a_machine_and_one_with_a_file_is_hydras():
     [
         (["gpus="], "gpus has no value"),
         (["gpus=8xh100", "hardware=8xh100"], "gpus=8xh100 and hardware=8xh100 both name the hardware"),
+        (["gpus=8xh100", "gpus=4xl4"], "gpus is given twice"),
+        (["gpus=8xh100", "hardware=4xl4"], "gpus=8xh100 and hardware=4xl4 both name the hardware"),
+        (["price=2", "price=3"], "price is given twice"),
+        (["gpu=8xh100"], "unknown setting gpu=8xh100, did you mean gpus=8xh100"),
+        (["prize=2"], "unknown setting prize=2, did you mean price=2"),
         (["price=cheap"], "price=cheap is not a positive number"),
         (["link_gb_s=0"], "link_gb_s=0 is not a positive number"),
         (["lengths=webb"], "lengths=webb is not an assumption about lengths"),
@@ -82,6 +87,29 @@ def test_a_batch_that_cannot_be_cut_names_numbers_of_ranks_that_can():
     with pytest.raises(ConfigError, match="is not a multiple of ranks x") as error:
         ready("recipe=modernbert_base", "gpus=7xh100")
     assert "numbers of ranks that divide all phases: 1, 2, 3, 4, 6, 8" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "remedy"),
+    [
+        (["hardware.precision=bf16"], r"hardware\.precision=bf16: t4 has no bf16", "precision=fp16"),
+        (["hardware.attention_backend=flash"], r"attention_backend=flash: FlashAttention 2 needs Ampere", "=auto"),
+    ],
+)
+def test_what_a_t4_cannot_run_is_refused(arguments, message, remedy):
+    with pytest.raises(ConfigError, match=message) as error:
+        ready("recipe=modernbert_base", "gpus=8xt4", *arguments)
+    assert remedy in error.value.remedy
+
+
+def test_settings_that_a_plan_cannot_follow_are_refused_or_said():
+    with pytest.raises(ConfigError, match=r"gpus=8xh100 has 8 ranks and hardware\.world_size=4 has others"):
+        ready("recipe=modernbert_base", "gpus=8xh100", "hardware.world_size=4")
+    assert ready("recipe=modernbert_base", "gpus=8xh100", "hardware.world_size=8").machine.count == 8
+    with pytest.raises(ConfigError, match=r"run\.branch=code: a plan is of the phases and of all branches"):
+        ready("recipe=demo_branches", "run.branch=code")
+    remarks = ready("recipe=modernbert_base", "gpus=8xh100", "run.stop_after_tokens=1B").remarks
+    assert remarks == ("run.stop_after_tokens=1B is not counted: all figures are of whole phases",)
 
 
 def test_precision_is_the_devices():

@@ -13,7 +13,9 @@ _LINK_GB_S = {"h200": 450.0, "h100": 450.0, "a100": 300.0, "t4": 16.0, "cpu": 10
 _PCIE_4_GB_S = 32.0
 _BETWEEN_MACHINES_GB_S = 50.0
 
-_MACHINE = re.compile(r"\s*(?:(\d+)\s*[x×]\s*)?(?:(\d+)\s*[x×]\s*)?([A-Za-z][\w .-]*?)\s*")
+_MACHINE = re.compile(r"\s*(?:(\d+)\s*[xX×]\s*)?(?:(\d+)\s*[xX×]\s*)?([A-Za-z][\w .-]*?)\s*")
+_TURNED = re.compile(r"\s*(?P<name>[A-Za-z][\w .-]*?)\s*[xX×*]\s*(?P<count>\d+)\s*")  # h100x8
+_WITHOUT_X = re.compile(r"\s*(?P<count>\d+)[\s*]*(?P<name>[A-Za-z][\w .-]*?)\s*")  # 8 h100
 USABLE_MEMORY = 0.92
 """Of what the driver reports: an assumption, not measured. The rest is for the CUDA context, NCCL's buffers and gaps
 that the allocator leaves."""
@@ -73,11 +75,21 @@ def parse_machine(text: str) -> Machine:
         ConfigError: it cannot be read, or the device is not in the table.
     """
     found = _MACHINE.fullmatch(text)
+    _hint_at_order(text)
     if found is None:
         raise ConfigError(f"{text!r} is no number of GPUs", f"write e.g. 8xh100, with one of: {', '.join(GPUS)}")
     counts = [int(number) for number in found.groups()[:2] if number is not None]
     count = counts[0] * counts[1] if len(counts) == 2 else (counts[0] if counts else 1)
     return machine_of(device_named(found.group(3)), count)
+
+
+def _hint_at_order(text: str) -> None:
+    for pattern in (_TURNED, _WITHOUT_X):
+        found = pattern.fullmatch(text)
+        name = "" if found is None else re.sub(r"[\s_\-]+", "", found["name"]).lower()
+        if found is not None and name in (*GPUS, CPU_CORE.name):
+            right = f"{found['count']}x{name}"
+            raise ConfigError(f"{text!r} is not written as a count, an x and a GPU", f"did you mean {right}?")
 
 
 def machine_of_group(group: str, hardware: HardwareConfig) -> Machine | None:

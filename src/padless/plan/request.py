@@ -8,7 +8,7 @@ from pathlib import Path
 
 from padless.config.check import check
 from padless.config.compose import YAML_FOLDER, compose
-from padless.config.load import nearest_key
+from padless.config.load import nearest_key, unknown_word
 from padless.config.schema import Config
 from padless.errors import ConfigError
 from padless.plan.devices import CPU_CORE, GPUS, Gpu
@@ -18,6 +18,7 @@ from padless.plan.hardware import Machine, machine_of, machine_of_group, parse_m
 from padless.plan.lengths import FULL, LAWS
 from padless.plan.memory import gib_text, largest_microbatch, need_of
 from padless.plan.streams import data_of_phase
+from padless.units import format_tokens
 
 OWN = ("gpus", "price", "out", "lengths", "link_gb_s")
 _DAY_S = 86_400.0
@@ -73,14 +74,19 @@ def parse_request(arguments: Sequence[str]) -> Request:
         if key in ("--fit", "--measure") or key in OWN:
             if not separator or not value:
                 raise ConfigError(f"{key} has no value", f"write {key}=...")
+            if key.lstrip("-") in own:
+                raise ConfigError(f"{key} is given twice", "give it once")
             own[key.lstrip("-")] = value
         elif key == "hardware" and not (YAML_FOLDER / "hardware" / f"{value}.yaml").exists() and value[:1].isdigit():
+            if "gpus" in own:
+                raise _named_twice(own["gpus"], argument)
             own["gpus"] = value  # any count of any GPU of the table, without a file for it
         else:
+            _require_not_nearly_own(argument)
             overrides.append(argument)
     named = [each for each in overrides if each.startswith("hardware=")]
     if "gpus" in own and named:
-        raise ConfigError(f"gpus={own['gpus']} and {named[0]} both name the hardware", "leave one of them out")
+        raise _named_twice(own["gpus"], named[0])
     return Request(
         tuple(overrides),
         own.get("gpus"),
@@ -91,6 +97,20 @@ def parse_request(arguments: Sequence[str]) -> Request:
         own.get("fit"),
         "measure" in own,
     )
+
+
+def _named_twice(gpus: str, other: str) -> ConfigError:
+    return ConfigError(f"gpus={gpus} and {other} both name the hardware", "leave one of them out")
+
+
+def _require_not_nearly_own(argument: str) -> None:
+    """Refuse ``gpu=8xh100`` as what it is, a setting of the plan misspelt; what is nearer to Hydra's is left to it."""
+    key = argument.partition("=")[0]
+    hydras = [*(each.name for each in dataclasses.fields(Config)), *(path.name for path in YAML_FOLDER.iterdir())]
+    if not key.isidentifier() or key in hydras:
+        return
+    if nearest_key(key, [*OWN, *hydras]) in OWN:
+        raise unknown_word(argument, OWN, f"a plan's own settings are {', '.join(OWN)}")
 
 
 def named_machine(request: Request, config: Config) -> Machine | None:
@@ -116,12 +136,18 @@ def prepare(request: Request, machine: Machine | None = None) -> Ready:
         ConfigError: a setting is wrong, the batch cannot be cut for so many ranks, or nothing fits the memory.
     """
     config = compose(request.overrides)
+    _require_all_branches(config)
     if machine is None:
         machine = named_machine(request, config) or _assume_machine(config, request.lengths)
     if request.link_gb_s is not None:
         machine = machine_of(machine.device, machine.count, machine.remark, request.link_gb_s)
     config = _on_machine(config, machine, request)
     remarks = [] if machine.remark is None else [machine.remark]
+    if config.run.stop_after_tokens is not None:
+        remarks.append(
+            f"run.stop_after_tokens={format_tokens(config.run.stop_after_tokens)} is not counted: all figures are of "
+            "whole phases"
+        )
     largest = largest_microbatch(config, machine)
     asked = any(each.startswith(_MICROBATCH) for each in request.overrides)
     if asked:
@@ -187,10 +213,21 @@ def _assume_machine(config: Config, lengths: str | None) -> Machine:
     return machine_of(device, count, remark)
 
 
+def _require_all_branches(config: Config) -> None:
+    if config.run.branch is not None:
+        raise ConfigError(
+            f"run.branch={config.run.branch}: a plan is of the phases and of all branches",
+            "leave it out: each branch has a line of its own",
+        )
+
+
 def _on_machine(config: Config, machine: Machine, request: Request) -> Config:
     """Return the configuration with the machine's ranks and a precision that it computes in."""
     hardware = config.hardware
     precision = hardware.precision
+    _require_same_count(hardware.world_size, machine, request)
+    if not machine.is_cpu and not machine.device.has_bf16:
+        _require_no_ampere(config, machine.device)
     if machine.is_cpu:
         precision = "fp32" if precision == "auto" else precision
     elif precision == "fp32" and any(each.startswith("hardware.precision=") for each in request.overrides):
@@ -204,6 +241,26 @@ def _on_machine(config: Config, machine: Machine, request: Request) -> Config:
         hardware, device="cpu" if machine.is_cpu else "gpu", world_size=machine.count, precision=precision
     )
     return dataclasses.replace(config, hardware=hardware)
+
+
+def _require_same_count(world_size: int | None, machine: Machine, request: Request) -> None:
+    told = any(each.lstrip("+").startswith("hardware.world_size=") for each in request.overrides)
+    if request.gpus is not None and told and world_size not in (None, machine.count):
+        raise ConfigError(
+            f"gpus={request.gpus} has {machine.count} ranks and hardware.world_size={world_size} has others",
+            f"leave one of them out, or write hardware.world_size={machine.count}",
+        )
+
+
+def _require_no_ampere(config: Config, gpu: Gpu) -> None:
+    """Refuse what a GPU before Ampere, which has no bf16, cannot run."""
+    if config.hardware.precision == "bf16":
+        raise ConfigError(f"hardware.precision=bf16: {gpu.name} has no bf16", "use hardware.precision=fp16 or auto")
+    if config.hardware.attention_backend == "flash":
+        raise ConfigError(
+            f"hardware.attention_backend=flash: FlashAttention 2 needs Ampere or newer, {gpu.name} is older",
+            "use hardware.attention_backend=auto",
+        )
 
 
 def _half(gpu: Gpu) -> str:
