@@ -122,3 +122,14 @@ def test_every_recipe_is_planned(name, capsys):
     found = plain(capsys, f"recipe={name}", *source)
     assert found["gpu_hours"] > 0
     assert all(phase["gpu_hours_training"] > 0 for phase in found["phases"])
+
+
+def test_memory_names_the_low_copies_and_counts_one_block_as_one(capsys):
+    assert main(["plan", "recipe=modernbert_large", "gpus=1xl4", "hardware.microbatch_blocks=1"]) == 0
+    out = capsys.readouterr().out
+    assert "memory of a rank, 1 block of 8192 at once" in out
+    assert "1 blocks" not in out
+    assert "their bf16 copies 755 MiB" in out
+    assert "may be filled (92% assumed)" in out
+    assert main(["plan", "recipe=demo", "gpus=1xcpu"]) == 0
+    assert "evaluation, checkpoints and starts are left out" in capsys.readouterr().out
