@@ -20,7 +20,7 @@ from padless.design.device import Device, cpu_core, device_of
 from padless.design.predict import predict
 from padless.design.search import Found, Workload, geometric_mean
 from padless.design.shapes import shape_name
-from padless.plan.devices import GPUS, Gpu, peak_flops
+from padless.plan.devices import gpu_of_driver
 
 _JOBS = "padless.design.timing"
 
@@ -80,15 +80,6 @@ def look_at_machine(folder: Path) -> Machine:
         return Machine("cuda", name, None if gpu is None else device_of(gpu), {})
     rates = measure_apart(f"{_JOBS}:cpu_rates", folder / "rates.log")
     return Machine("cpu", "one CPU core", cpu_core(**rates), rates)
-
-
-def gpu_of_driver(name: str) -> Gpu | None:
-    """Return the GPU of the table with the name that its driver gives, e.g. ``NVIDIA A100-SXM4-80GB``; None if none."""
-    if peak_flops(name) is None:
-        return None
-    squeezed = name.replace(" ", "").lower()
-    keys = [key for key in GPUS if key in squeezed]
-    return GPUS[max(keys, key=len)] if keys else None
 
 
 def workloads_here(machine: Machine, workloads: Sequence[Workload]) -> tuple[Workload, ...]:
