@@ -94,3 +94,9 @@ def test_without_any_text_the_keys_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"label": 1, "score": 0.5}\n')
     with pytest.raises(DataError, match=r"no key of the first records holds text \(keys are label, score\)"):
         find_text_key(tmp_path)
+
+
+def test_a_column_of_numbers_is_no_text(tmp_path):
+    (tmp_path / "ids.csv").write_text("id,note\n1,\n2,\n")
+    with pytest.raises(DataError, match=r"no key of the first records holds text \(keys are id, note\)"):
+        find_text_key(tmp_path)

@@ -85,6 +85,7 @@ def test_a_source_without_its_tokenizer_is_refused(tmp_path, notes, source):
     ("more", "message"),
     [
         ({"passes": 0.0}, "passes=0 is not above 0"),
+        ({"passes": float("nan")}, "passes=nan is not above 0"),
         ({"replay": 1.0}, r"replay=1 is not in \[0, 1\)"),
         ({"ranks": 0}, "ranks=0 is less than 1"),
         ({"max_seq_len": 512}, r"max_seq_len=512 is more than the source was trained on \(256\)"),

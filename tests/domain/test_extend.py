@@ -13,7 +13,7 @@ from padless.domain.extend_command import extend_tokenizer
 from padless.domain.new_rows import FILLER_BIAS, extended_shape, shift_for, with_new_rows
 from padless.domain.terms import SPACE, Term, best_terms, count_words
 from padless.domain.vocabulary import check_extensible, extend_vocabulary
-from padless.errors import ConfigError, DataError
+from padless.errors import ConfigError, DataError, ModelError
 from padless.export.hf_config import DECODER_BIAS
 from padless.model.tensor_shapes import EMBEDDING
 
@@ -149,12 +149,28 @@ def test_the_folder_loads_in_transformers_and_keeps_what_is_known_of_the_source(
         ({"terms": "0"}, ConfigError, "terms=0 adds nothing"),
         ({"terms": "none.txt"}, DataError, "terms=none.txt is neither a number nor a file"),
         ({"most_added": 0.0}, ConfigError, "most_added=0 is not above 0"),
+        ({"most_added": float("nan")}, ConfigError, "most_added=nan is not above 0"),
     ],
 )
 def test_a_wrong_setting_is_refused_and_nothing_is_written(source, notes, tmp_path, more, error, message):
     with pytest.raises(error, match=message):
         extend_tokenizer(str(notes), str(source), str(tmp_path / "out"), console=QUIET, **more)
     assert not (tmp_path / "out").exists()
+
+
+def test_its_own_source_is_not_written_over(source, notes):
+    before = sorted(source.iterdir())
+    with pytest.raises(ModelError, match="would take the place of its own source"):
+        extend_tokenizer(str(notes), str(source), str(source), console=QUIET)
+    assert sorted(source.iterdir()) == before
+
+
+def test_a_list_in_another_encoding_is_refused(source, notes, tmp_path):
+    (tmp_path / "words.txt").write_bytes("h\u00e4morrhage\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"words\.txt is not UTF-8"):
+        extend_tokenizer(
+            str(notes), str(source), str(tmp_path / "out"), terms=str(tmp_path / "words.txt"), console=QUIET
+        )
 
 
 def test_a_list_of_words_that_are_one_token_already_is_refused(source, notes, tmp_path):

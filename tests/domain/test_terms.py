@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from tokenizers.normalizers import NFC
 
 from padless.data.tokenise import load_tokenizer
 from padless.domain.terms import SPACE, best_terms, count_words, listed_terms
@@ -41,6 +42,12 @@ def test_a_list_is_taken_as_it_is_without_what_is_one_token_already(tokenizer):
     terms, already = listed_terms(["haemorrhage", "", " sepsis ", "the", "haemorrhage"], counts, tokenizer)
     assert [(term.token, term.count) for term in terms] == [(f"{SPACE}haemorrhage", 7), (f"{SPACE}sepsis", 0)]
     assert already == ["the"]
+
+
+def test_two_spellings_of_one_word_are_one_term(tokenizer):
+    tokenizer.normalizer = NFC()
+    terms, _ = listed_terms(["na\u00efvet\u00e9", "nai\u0308vete\u0301"], Counter(), tokenizer)
+    assert len(terms) == 1
 
 
 @pytest.mark.parametrize("word", ["heart attack", "covid-19", "O2"])

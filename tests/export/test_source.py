@@ -146,3 +146,9 @@ def test_a_source_of_another_kind_changes_no_field(files, tmp_path):
     resolved = resolve_source(str(tmp_path))
     assert dataclasses.asdict(resolved) == {"name": str(tmp_path), "path": tmp_path, "hub": None}
     assert resolved.origin == str(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["foo--bar/x", "a" * 300])
+def test_what_can_be_neither_a_path_nor_a_name_is_an_error_of_one_line(name):
+    with pytest.raises(CheckpointError):
+        resolve_source(name)

@@ -50,13 +50,18 @@ def test_import_of_an_export_gives_the_same_bytes(exported, state_dict, rope):
     assert source.tokenizer_sha256 is not None
 
 
-def test_no_neighbour_is_left_after_an_export_and_a_second_one_replaces_it(
+def test_a_second_export_replaces_what_is_its_own_and_keeps_what_others_put_there(
     exported, state_dict, config, tokenizer_folder
 ):
     out, _ = exported
-    (out / "stale.txt").write_text("from before")
+    (out / "1_Pooling").mkdir()
+    (out / "1_Pooling" / "config.json").write_text("{}")
+    (out / "model.safetensors.index.json").write_text("stale")
+    (out / "config.json").write_text("stale")
     export(state_dict, config, tokenizer_folder, out)
-    assert not (out / "stale.txt").exists()
+    assert (out / "1_Pooling" / "config.json").read_text() == "{}"
+    assert not (out / "model.safetensors.index.json").exists()
+    assert json.loads((out / "config.json").read_text())["model_type"] == "modernbert"
     assert [path.name for path in out.parent.iterdir()] == ["hf"]
 
 

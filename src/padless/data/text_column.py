@@ -44,10 +44,18 @@ def find_text_key(source: str | Path) -> tuple[str, str]:
 
 
 def _mean_lengths(records: Iterable[dict[str, object]]) -> dict[str, float]:
-    """Return the mean characters of each key, over the records in which it holds a string that is not empty."""
+    """Return the mean characters of each key, over the records in which it holds a string that is no number."""
     lengths: dict[str, list[int]] = {}
     for record in records:
         for key, value in record.items():
-            if isinstance(value, str) and value:
+            if isinstance(value, str) and value and not _is_number(value):
                 lengths.setdefault(str(key), []).append(len(value))
     return {key: sum(found) / len(found) for key, found in lengths.items()}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

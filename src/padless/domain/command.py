@@ -9,6 +9,7 @@ Everything it decides is a setting of ``train.py`` that the command line shows, 
 """
 
 import functools
+import math
 import os
 import shlex
 import sys
@@ -200,7 +201,7 @@ def _long_share(manifest: Manifest) -> float:
 
 
 def _check(passes: float, replay: float, ranks: int) -> None:
-    if passes <= 0:
+    if not 0 < passes < math.inf:
         raise ConfigError(f"passes={passes:g} is not above 0", "4 is what repeated text is good for [arXiv 2305.16264]")
     if not 0 <= replay < 1:
         raise ConfigError(

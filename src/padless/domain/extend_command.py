@@ -7,6 +7,7 @@ all of it -> a Hugging Face folder                   a source like any other: co
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from padless.domain.vocabulary import check_extensible, extend_vocabulary
 from padless.errors import ConfigError, DataError
 from padless.export.card import ModelCard
 from padless.export.source import load_source, resolve_source
-from padless.export.writer import export_hf
+from padless.export.writer import export_hf, refuse_own_source, refuse_taken
 from padless.model.masked_lm import MaskedLM
 from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.train.source_schedule import schedule_of
@@ -91,9 +92,11 @@ def extend_tokenizer(
         PadlessError: documents, terms, tokenizer or source cannot be used.
     """
     console = console or Console()
-    if most_added <= 0:
+    if not 0 < most_added < math.inf:
         raise ConfigError(f"most_added={most_added:g} is not above 0", "1e-4 nats is next to nothing")
+    refuse_taken(Path(output))
     resolved = resolve_source(source)
+    refuse_own_source(Path(output), resolved.path)
     facts = read_source(resolved, Path(tokenizer) if tokenizer else None)
     tree = json.loads(facts.tokenizer.read_bytes())
     old_tokenizer = load_tokenizer(facts.tokenizer)
@@ -158,7 +161,11 @@ def _choose(terms: str, source: str, text_key: str, tokenizer: Tokenizer, consol
     path = Path(terms)
     if not path.is_file():
         raise DataError(f"terms={terms} is neither a number nor a file", "give e.g. terms=500, or terms=words.txt")
-    chosen, already = listed_terms(path.read_text(encoding="utf-8").split("\n"), counts, tokenizer)
+    try:
+        words = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}", "save it as UTF-8") from None
+    chosen, already = listed_terms(words, counts, tokenizer)
     if already:
         shown = ", ".join(already[:_SHOWN])
         console.print(f"{len(already)} of the terms are one token already: {shown}", highlight=False, soft_wrap=True)

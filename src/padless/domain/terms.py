@@ -69,7 +69,7 @@ def listed_terms(words: Iterable[str], counts: Counter[str], tokenizer: Tokenize
     Raises:
         DataError: a line is not one word for this tokenizer.
     """
-    terms: list[Term] = []
+    terms: dict[str, Term] = {}  # two spellings of one word are one term once they are normalised
     already: list[str] = []
     for word in dict.fromkeys(line.strip() for line in words):
         if not word:
@@ -84,10 +84,10 @@ def listed_terms(words: Iterable[str], counts: Counter[str], tokenizer: Tokenize
             )
         term = term_of(cut[0][0], counts[cut[0][0]], tokenizer)
         if len(term.pieces) > 1:
-            terms.append(term)
+            terms[term.token] = term
         else:
             already.append(word)
-    return terms, already
+    return list(terms.values()), already
 
 
 def term_of(token: str, count: int, tokenizer: Tokenizer) -> Term:

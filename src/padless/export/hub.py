@@ -143,6 +143,8 @@ def _in_our_words(source: HubSource) -> Iterator[None]:
             f"{source.repo}@{source.revision} has no file {source.file}",
             "look its files up on the hub, download the one you want and give its path",
         ) from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{source.repo} is no path here and no name a hub has: {error}", "check it") from error
     except OSError as error:
         raise _unreachable(source, error) from error
 

@@ -24,7 +24,15 @@ from padless.export.importer import LoadedSource
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.export.source import ResolvedSource, load_source, resolve_source
 from padless.export.tokenizer_files import TokenizerFiles, tokenizer_in, tokenizer_of
-from padless.export.writer import new_folder, refuse_more_ids, refuse_taken, require_parity, write_json, write_weights
+from padless.export.writer import (
+    new_folder,
+    refuse_more_ids,
+    refuse_own_source,
+    refuse_taken,
+    require_parity,
+    write_json,
+    write_weights,
+)
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 _MAX_JSON_BYTES = 1 << 20
@@ -61,6 +69,7 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
     """
     refuse_taken(out)
     resolved = resolve_source(name)
+    refuse_own_source(out, resolved.path)
     loaded, moments = load_source(resolved)
     said = loaded.moments_problem or "none"
     kept = said if moments is None else "kept by start.keep=[weights,optimizer]"

@@ -7,6 +7,7 @@ modernbert-base@extended     a short name of :mod:`padless.export.known_models`
 owner/name[@revision]        a model on the Hugging Face hub
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def resolve_source(name: str) -> ResolvedSource:
     Raises:
         CheckpointError: nothing has this name, or the hub cannot be reached and the files are not here.
     """
-    if Path(name).exists():
+    if os.path.exists(name):  # noqa: PTH110 - a name too long for a path is no path, where pathlib raises
         return ResolvedSource(name, Path(name))
     own = checkpoint_by_name(name)
     if own is not None:

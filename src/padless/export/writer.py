@@ -27,6 +27,9 @@ from padless.export.parity import ParityResult, compare_with_transformers
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
 from padless.processes import started_ticks
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_EXPORTED = (WEIGHTS, "config.json", "padless.json", "README.md", *_TOKENIZER_FILES)  # an export's own files
+
 
 def export_hf(
     state_dict: Mapping[str, Tensor],
@@ -149,6 +152,17 @@ def refuse_taken(out: Path) -> None:
         raise ModelError(f"{out} exists and is not an export", "choose another folder, or move this one away")
 
 
+def refuse_own_source(out: Path, source: Path) -> None:
+    """Refuse to write a folder over the one that it is made from.
+
+    Raises:
+        ModelError: they are the same, or the source lies in it.
+    """
+    place = out.resolve()
+    if place == source.resolve() or place in source.resolve().parents:
+        raise ModelError(f"{out} would take the place of its own source {source}", "choose another folder")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file as transformers writes its own."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -173,6 +187,7 @@ def _replace(out: Path, partial: Path) -> None:
     for file in partial.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
+    _keep_others(out, partial)
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
@@ -184,3 +199,15 @@ def _replace(out: Path, partial: Path) -> None:
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_others(out: Path, partial: Path) -> None:
+    """Copy what others put into an earlier export, such as a pooling of sentence-transformers; weights are replaced."""
+    for entry in out.iterdir() if out.is_dir() else ():
+        place = partial / entry.name
+        if place.exists() or entry.name in _EXPORTED or entry.name.startswith("model.safetensors"):
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, place, symlinks=True)
+        else:
+            shutil.copy2(entry, place, follow_symlinks=False)
