@@ -88,7 +88,7 @@ WRONG = [
     ("loss.z_loss=1e-4", "loss.z_loss=-1e-4", "loss.z_loss=-0.0001 is negative", "1e-4"),
     ("phases.anneal.tokens=1B", "phases.anneal.tokens=1M", "less than one batch of 4_718_592", "smaller batches"),
     ("phases.anneal.tokens=1B", "phases.anneal.tokens=0", "tokens=0 is not above 0", "whole tokens"),
-    ("phases.anneal.save_every_tokens=1B", "phases.anneal.save_every_tokens=0", "is not above 0", "8.5B"),
+    ("phases.anneal.save_every_tokens=2.36B", "phases.anneal.save_every_tokens=0", "is not above 0", "8.5B"),
     ("phases.anneal.eval_every_tokens=90B", "phases.anneal.eval_every_tokens=0", "is not above 0", "8.5B"),
     (
         "+phases.context.streams.main=1.0",

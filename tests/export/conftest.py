@@ -155,6 +155,7 @@ def point_at(monkeypatch, url):
 def hub(tmp_path, monkeypatch):
     """A hub on the loopback address, and an empty cache."""
     import huggingface_hub
+    from huggingface_hub.utils import reset_sessions
 
     from .fake_hub import FakeHub, serve
 
@@ -164,6 +165,8 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    reset_sessions()  # one that an earlier test made offline stays so
     yield fake
+    reset_sessions()
     server.shutdown()
     server.server_close()
