@@ -25,6 +25,7 @@ def main() -> int:
         loss = forward(self, batch)
         if spoilt[0]:
             loss = loss * float("nan")
+            self.masked_lm.last_cross_entropy *= float("nan")
         return loss
 
     StepLoader._assemble, ComposerMaskedLM.forward = watched_assemble, spoilt_forward
