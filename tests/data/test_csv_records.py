@@ -51,8 +51,11 @@ def test_nothing_but_a_header_is_no_document():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n3,4,5\n", r"a\.csv, row 2: 3 fields, the header has 2 \(a, b\)"),
-        ('a,b\n1,"2\n', r"a\.csv, row 1: broken CSV: unexpected end of data"),
+        ("a,b\n1,2\n3,4,5\n", r"a\.csv, row 2: 3 fields, the header has 2 \(a, b\).* separated by comma\n.*quotes"),
+        ("a;b\n1;2,3;4\n", r"a\.csv, row 1: 3 fields, the header has 2 \(a, b\).* separated by semicolon"),
+        ('a,b\n1,2\n3,"4\n5,6\n', r"a\.csv, row 2: broken CSV: a quote that opens here is never closed"),
+        ('a,b\n1,"2" inches\n', r"a\.csv, row 1: broken CSV: text goes on after a closing quote.*\n.*twice"),
+        ("a,b\n1,2\r3,4\n", r"a\.csv, row 1: broken CSV: new-line character"),
         ("a,a\n1,2\n", r"the header has column 'a' twice"),
     ],
 )
@@ -65,6 +68,20 @@ def test_another_encoding_is_named_with_its_line(tmp_path):
     (tmp_path / "a.csv").write_bytes("note\nfein\nschön\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"a\.csv, line 3: byte 3 \(0xf6\) is not UTF-8"):
         read(tmp_path / "a.csv", "note")
+
+
+def test_utf_16_of_a_spreadsheet_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("note\nfein\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"a\.csv is UTF-16.*\n.*iconv -f UTF-16"):
+        read(tmp_path / "a.csv", "note")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a b*[c]{2}::d%20\u00e9.csv"])
+def test_errors_name_a_file_of_this_machine_by_its_path(tmp_path, name):
+    (tmp_path / name).write_text("note\na,b\n")
+    with pytest.raises(DataError) as raised:
+        find_text_key(tmp_path)
+    assert raised.value.cause.startswith(f"{tmp_path / name}, row 1: 2 fields")
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
@@ -99,4 +116,26 @@ def test_without_any_text_the_keys_are_named(tmp_path):
 def test_a_column_of_numbers_is_no_text(tmp_path):
     (tmp_path / "ids.csv").write_text("id,note\n1,\n2,\n")
     with pytest.raises(DataError, match=r"no key of the first records holds text \(keys are id, note\)"):
+        find_text_key(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", r"a\.csv is empty \(0 bytes\)\n.*give files with documents"),
+        ("a.csv", "id,note\n", r"a\.csv has a header and no row: its first line is taken for the names.*\n.*give rows"),
+        ("a.tsv", "id\tnote", r"a\.tsv has a header and no row"),
+        ("a.jsonl", "\n\n", r"a\.jsonl has no record\n"),
+        ("a.txt", "", r"a\.txt is empty"),
+    ],
+)
+def test_an_input_without_a_record_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        find_text_key(tmp_path / name)
+
+
+def test_a_table_without_a_header_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("1," + "no header but a long note " * 9 + "\n2,another\n")
+    with pytest.raises(DataError, match=r"the text would be in 'no header but a long note .*'\.\.\., which is no name"):
         find_text_key(tmp_path)

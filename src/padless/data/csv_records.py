@@ -1,7 +1,8 @@
 """Records of a CSV file: a header, then rows; quoted fields may hold delimiters, quotes and line breaks (RFC 4180).
 
-What is wrong stops with file and row: a row with more or fewer fields than the header, a quote that never ends. The
-delimiter is the one of comma, semicolon, tab and bar that the header has most of. A byte-order mark is not text.
+What is wrong stops with file and row: a row with more or fewer fields than the header, a quote that never ends or ends
+too early. The delimiter is the one of comma, semicolon, tab and bar that the header has most of. A byte-order mark is
+not text.
 """
 
 import csv
@@ -11,7 +12,11 @@ from collections.abc import Iterator
 from padless.errors import DataError
 
 DELIMITERS = (",", ";", "\t", "|")
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _BOM = b"\xef\xbb\xbf"
+_BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_ENDLESS = "unexpected end of data"  # the library's words
+_WRITE_AGAIN = "write the file again with a CSV library, or as JSON Lines"
 
 
 def csv_records(lines: Iterator[bytes], url: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -41,14 +46,28 @@ def csv_records(lines: Iterator[bytes], url: str) -> Iterator[tuple[int, dict[st
             number += 1
             if len(row) != len(header):
                 raise DataError(
-                    f"{url}, row {number}: {len(row)} fields, the header has {len(header)} ({', '.join(header)})",
-                    "quote fields that hold the delimiter or a line break, as every CSV writer does",
+                    f"{url}, row {number}: {len(row)} fields, the header has {len(header)} ({', '.join(header)}); "
+                    f"fields are taken to be separated by {_NAMES[delimiter]}",
+                    "put fields that hold a separator or a line break between quotes, as every CSV writer does; "
+                    f"separators are {', '.join(_NAMES.values())}, the one that the header has most of",
                 )
             yield number, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise DataError(
-            f"{url}, row {number + 1}: broken CSV: {error}", "write the file again with a CSV library, or as JSON Lines"
-        ) from error
+        raise _broken_quotes(f"{url}, row {number + 1}", str(error)) from error
+
+
+def _broken_quotes(place: str, error: str) -> DataError:
+    if _ENDLESS in error:
+        return DataError(
+            f"{place}: broken CSV: a quote that opens here is never closed, to the end of the file",
+            f'close it; a quote inside a quoted field is written twice (""); or {_WRITE_AGAIN}',
+        )
+    if "expected after" in error:
+        return DataError(
+            f"{place}: broken CSV: text goes on after a closing quote ({error})",
+            f'write a quote inside a quoted field twice (""); or {_WRITE_AGAIN}',
+        )
+    return DataError(f"{place}: broken CSV: {error}", _WRITE_AGAIN)
 
 
 def _check_header(header: list[str], url: str) -> None:
@@ -65,6 +84,11 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 def _texts(lines: Iterator[bytes], url: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         content = line.removeprefix(_BOM) if number == 1 else line
+        if number == 1 and content.startswith(_BOMS_UTF16):
+            raise DataError(
+                f"{url} is UTF-16, as some spreadsheets save it",
+                "convert it: iconv -f UTF-16 -t UTF-8, or save as UTF-8",
+            )
         try:
             yield content.decode("utf-8") + "\n"
         except UnicodeDecodeError as error:

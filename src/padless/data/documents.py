@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from padless.data.csv_records import csv_records
 from padless.errors import DataError
@@ -63,7 +64,8 @@ class Meter:
     read_bytes: float = field(default=0.0)
 
 
-def _format_of(name: str) -> str | None:
+def format_of(name: str) -> str | None:
+    """Return the format of a file by its name, such as ``.csv`` for ``a.csv.gz``; None where it has no known one."""
     path = PurePosixPath(name)
     suffix = PurePosixPath(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
     return suffix if suffix in FORMATS else None
@@ -91,16 +93,20 @@ def list_input(source: str | Path) -> list[InputFile]:
         ) from error
     if not sizes:
         raise DataError(f"input {source} does not exist or matches no file", "give an existing file, folder or glob")
-    known = {name: size for name, size in sizes.items() if _format_of(name)}
+    known = {name: size for name, size in sizes.items() if format_of(name)}
     if not known:
         names = ", ".join(sorted(PurePosixPath(name).name for name in sizes)[:3])
         raise DataError(f"input {source} has no file of a known format (found {names})", f"known are {SUPPORTED}")
     base = PurePosixPath(path) if fs.isdir(path) else _common_parent(list(known))
     files = [
-        InputFile(str(fs.unstrip_protocol(name)), str(PurePosixPath(name).relative_to(base)), size)
-        for name, size in known.items()
+        InputFile(_address(fs, name), str(PurePosixPath(name).relative_to(base)), size) for name, size in known.items()
     ]
     return sorted(files, key=lambda file: file.name)
+
+
+def _address(fs: fsspec.AbstractFileSystem, name: str) -> str:
+    """Return what a file is opened by and called in errors: a path where it lies on this machine."""
+    return name if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(name))
 
 
 def _normalised_url(source: str) -> str:
@@ -162,7 +168,7 @@ def read_documents(file: InputFile, text_key: str, meter: Meter) -> Iterator[Doc
     """
     handle = _open(file)
     with handle:
-        kind = _format_of(file.name)
+        kind = format_of(file.name)
         if kind in (".parquet", ".arrow"):
             yield from _table_documents(file, handle, kind, text_key, meter)
             return
@@ -180,6 +186,8 @@ def read_documents(file: InputFile, text_key: str, meter: Meter) -> Iterator[Doc
 
 def _open(file: InputFile) -> IO[bytes]:
     try:
+        if "://" not in file.url:
+            return Path(file.url).open("rb")
         return fsspec.open(file.url, "rb").open()  # pyright: ignore[reportAttributeAccessIssue]
     except OSError as error:
         raise DataError(
@@ -198,7 +206,7 @@ def read_fields(file: InputFile, most: int) -> list[dict[str, Any]]:
         DataError: as :func:`read_documents`.
     """
     with _open(file) as handle:
-        kind = _format_of(file.name)
+        kind = format_of(file.name)
         if kind in (".parquet", ".arrow"):
             try:
                 batches, _, _ = _table_batches(handle, kind)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from padless.data.documents import list_input, read_fields
+from padless.data.documents import InputFile, format_of, list_input, read_fields
 from padless.errors import DataError
 
 _USUAL = "text"
+_WHOLE, _TABLES = ".txt", (".csv", ".tsv")
 _LOOK_AT_RECORDS = 200
+_LONGEST_NAME = 100  # characters: more is a text, not the name of a column
 
 
 def find_text_key(source: str | Path) -> tuple[str, str]:
@@ -20,9 +22,10 @@ def find_text_key(source: str | Path) -> tuple[str, str]:
         source: as for :func:`padless.data.prepare.prepare`.
 
     Raises:
-        DataError: no record has a string; or a file is broken.
+        DataError: there is no record, no record has a string, a table has no header; or a file is broken.
     """
-    for file in list_input(source):
+    files = list_input(source)
+    for file in files:
         records = read_fields(file, _LOOK_AT_RECORDS)
         if not records:
             continue
@@ -35,12 +38,32 @@ def find_text_key(source: str | Path) -> tuple[str, str]:
                 "set text_key=<the key of the text>",
             )
         key = max(lengths, key=lambda name: lengths[name])
+        if len(key) > _LONGEST_NAME:
+            raise DataError(
+                f"{file.url}: the text would be in {key[:40]!r}..., which is no name: the file has no header",
+                "write a first line with the names of the columns, such as: text",
+            )
         others = ", ".join(name for name in records[0] if name != key) or "none"
         return key, (
             f"text of {source}: {key!r}, whose texts are longest ({lengths[key]:.0f} characters in the mean; others: "
             f"{others}); text_key=... names another"
         )
+    if not any(format_of(file.name) == _WHOLE and file.num_bytes for file in files):
+        raise _no_record(files)
     return _USUAL, f"text of {source}: whole files"
+
+
+def _no_record(files: list[InputFile]) -> DataError:
+    first = max(files, key=lambda file: file.num_bytes)
+    others = f", and {len(files) - 1} more files have none either" if len(files) > 1 else ""
+    if first.num_bytes == 0:
+        return DataError(f"{first.url} is empty (0 bytes){others}", "give files with documents")
+    if format_of(first.name) in _TABLES:
+        return DataError(
+            f"{first.url} has a header and no row{others}: its first line is taken for the names of the columns",
+            "give rows, and above them a first line with names such as: id,text",
+        )
+    return DataError(f"{first.url} has no record{others}", "give files with documents")
 
 
 def _mean_lengths(records: Iterable[dict[str, object]]) -> dict[str, float]:

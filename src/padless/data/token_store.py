@@ -42,10 +42,14 @@ class TaskSummary:
     sha256: str = ""  # of tokens and of which documents they are
 
 
+def split_place(text: str) -> int:
+    """Return where a text lies in 0..2**64, by its hash; those below ``val_fraction * 2**64`` are for validation."""
+    return int.from_bytes(hashlib.sha256(SPLIT_SALT + text.encode("utf-8")).digest()[:8])
+
+
 def is_validation(text: str, val_fraction: float) -> bool:
     """Whether a text belongs to the validation split: by its own hash, so that copies of a text are never in both."""
-    digest = hashlib.sha256(SPLIT_SALT + text.encode("utf-8")).digest()
-    return int.from_bytes(digest[:8]) < val_fraction * 2**64
+    return split_place(text) < val_fraction * 2**64
 
 
 def task_path(folder: Path, task: int, suffix: str) -> Path:
