@@ -108,7 +108,7 @@ def prepare(
     _check_settings(settings, caps, facts, workers)
     job = _Job(Path(output), input, path, facts, settings, caps, workers or os.cpu_count() or 1, console)
     job.output.mkdir(parents=True, exist_ok=True)
-    with _lock(job.output):
+    with lock_folder(job.output):
         manifest = _extend(job) if (job.output / MANIFEST).is_file() else _prepare_new(job)
     print_summary(console, job.output, manifest)
     return manifest
@@ -139,7 +139,12 @@ def _check_settings(settings: Settings, caps: tuple[int, ...], facts: TokenizerF
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder that is being prepared, so that no other process works in it.
+
+    Raises:
+        DataError: another one does.
+    """
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
