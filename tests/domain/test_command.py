@@ -10,7 +10,9 @@ from padless.config.check import check
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.data.manifest import read_manifest
-from padless.domain.command import continue_on, continue_on_script, quoted
+from padless.domain.command import continue_on, continue_on_script
+from padless.domain.run_settings import quoted
+from padless.domain.settings import Continuation
 from padless.errors import ConfigError, DataError
 from padless.train.handover import state_from_source
 
@@ -20,7 +22,7 @@ SMALL = {"block_tokens": 512, "val_fraction": 0.1, "train": False, "settings": [
 def prepared(tmp_path, notes, source, **more):
     console = Console(record=True, width=200, file=(tmp_path / "said").open("w"))
     arguments = {"shards": str(tmp_path / "shards"), "runs": str(tmp_path / "runs"), **SMALL, **more}
-    command = continue_on(str(notes), str(source), console=console, **arguments)
+    command = continue_on(Continuation(input=str(notes), source=str(source), **arguments), console)
     return compose(command[2:]), console.export_text()
 
 

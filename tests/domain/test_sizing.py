@@ -3,14 +3,14 @@
 import pytest
 
 from padless.config.compose import compose
-from padless.domain.sizing import LEAST_STEPS, size_run
+from padless.domain.sizing import LEAST_STEPS, DomainSize, size_run
 
 RECIPE = compose(["recipe=domain_continued", "start.source=weights"])
 PHASES = {name: RECIPE.phases[name] for name in RECIPE.phase_order}
 
 
-def sized(domain_tokens, share=0.9, passes=4.0, block_tokens=8192, cut_blocks=8, phases=PHASES):
-    sizing = size_run(phases, domain_tokens, share, passes, block_tokens, cut_blocks)
+def sized(domain_tokens, share=0.9, passes=4.0, block_tokens=8192, cut_blocks=8, phases=PHASES, fill=1.0):
+    sizing = size_run(phases, DomainSize(domain_tokens, fill), share, passes, block_tokens, cut_blocks)
     return sizing, dict(word.split("=") for word in sizing.overrides)
 
 
@@ -57,3 +57,17 @@ def test_a_warmup_shrinks_with_its_phase():
     sizing, settings = sized(10**7, share=1.0, phases=dict(short.phases))
     assert sizing.total_tokens == 4 * 10**7
     assert settings["phases.adapt.lr.warmup_tokens"] == "400000"
+
+
+def test_blocks_that_are_filled_in_part_take_more_of_the_clock():
+    sizing, settings = sized(10**6, share=1.0, cut_blocks=1, fill=0.5)
+    assert sizing.total_tokens == 8 * 10**6
+    assert "1_000_000 domain tokens, seen 4 times" in sizing.line
+    tokens = [int(settings[f"phases.{name}.tokens"]) for name in PHASES]
+    assert sizing.steps == sum(-(-each // 8192) for each in tokens)
+
+
+def test_text_of_less_than_a_block_is_seen_by_one_step_a_phase_and_that_is_said():
+    sizing, _ = sized(2_000, share=1.0, cut_blocks=1, fill=2_000 / 8192, passes=1.0)
+    assert sizing.steps == 2
+    assert "2_000 domain tokens, seen 2 times" in sizing.line

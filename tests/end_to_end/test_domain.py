@@ -12,6 +12,7 @@ from runs import metrics
 from padless.data.bundled import corpus_file
 from padless.data.documents import Meter, list_input, read_documents
 from padless.domain.command import continue_on
+from padless.domain.settings import Continuation
 from padless.train.forgetting import before_and_after
 
 pytestmark = [pytest.mark.slow, pytest.mark.composer]
@@ -35,7 +36,8 @@ def continued(tmp_path_factory, notes):
     arguments = {"name": "notes", "runs": str(base), "shards": str(base / "shards"), "block_tokens": 256,
                  "val_fraction": 0.2, "passes": 0.2, "recipe": "domain_short", "train": False}  # fmt: skip
     source = smoke_run(tmp_path_factory).folder / "hf"
-    command = continue_on(str(notes), str(source), settings=settings, console=Console(quiet=True), **arguments)
+    wanted = Continuation(input=str(notes), source=str(source), settings=settings, **arguments)
+    command = continue_on(wanted, Console(quiet=True))
     return run_here(command[2:]), base / "notes"
 
 

@@ -1,7 +1,9 @@
 """``python data_prep/continue_on.py input=my.csv source=<weights>``: from documents to a Hugging Face folder.
 
-    source -> shape, thetas, lengths, tokenizer     source_facts
-    documents -> blocks, with that tokenizer        prepare; the longest segments that source and documents have
+    words -> settings, judged by themselves         settings
+    source -> shape, thetas, lengths, tokenizer     source_facts; all weights are read once, before any document
+    all settings of the run, rehearsed              run_settings
+    documents -> blocks, with that tokenizer        preparation; the longest segments that source and documents have
     recipe -> tokens and batches for their size     sizing
     train.py with all of it as settings             prints the command, then becomes it; the same again goes on
 
@@ -9,7 +11,7 @@ Everything it decides is a setting of ``train.py`` that the command line shows, 
 """
 
 import functools
-import math
+import inspect
 import os
 import shlex
 import sys
@@ -21,232 +23,95 @@ from rich.console import Console
 from padless.config.check import check
 from padless.config.compose import compose
 from padless.data.arguments import run_script
-from padless.data.manifest import Manifest
-from padless.data.prepare import prepare
-from padless.data.text_column import find_text_key
-from padless.domain.sizing import size_run
-from padless.domain.source_facts import SourceFacts, read_source
+from padless.domain.preparation import plan_streams, prepare_domain, prepare_stream
+from padless.domain.run_settings import command_of, refuse_other_run, rehearse, run_settings, size
+from padless.domain.settings import DOMAIN, GENERAL, Continuation, DocumentSettings, is_of_train, judge
+from padless.domain.sizing import DomainSize, Sizing
+from padless.domain.source_facts import SourceFacts, check_source, read_source
 from padless.errors import ConfigError
 from padless.export.source import resolve_source
 
-TRAIN = Path(__file__).parents[3] / "train.py"
-_GROUPS = ("hardware", "guard", "optimizer", "loggers", "export")
-_SHORT_CAP, _LONG_FROM = 1024, 2048  # tokens: documents beyond the second make longer segments worth while
-_LEAST_LONG_SHARE = 0.01  # of the domain's tokens, as a run asks of its phases, too
-_DOMAIN, _GENERAL = "domain", "general"
+_FEW_STEPS = 100  # ours: a model hardly moves in fewer
 
 
 def continue_on_script(argv: Sequence[str]) -> int:
     """Run :func:`continue_on` on ``key=value`` words; words that are settings of ``train.py`` go there."""
-    settings = tuple(word for word in argv if _is_setting(word))
+    settings = tuple(word for word in argv if is_of_train(word))
 
-    @functools.wraps(continue_on)
+    @functools.wraps(Continuation, updated=())
     def with_settings(**values: object) -> None:
-        continue_on(**values, settings=settings)  # pyright: ignore[reportArgumentType] - converted by their types
+        continue_on(Continuation(**values, settings=settings))  # pyright: ignore[reportArgumentType] - by their types
 
-    return run_script(with_settings, [word for word in argv if not _is_setting(word)])
-
-
-def _is_setting(word: str) -> bool:
-    key = word.partition("=")[0]
-    return "." in key or key.startswith(("+", "~")) or key in _GROUPS
+    with_settings.__doc__ = "\n\n".join(inspect.getdoc(each) or "" for each in (Continuation, DocumentSettings))
+    return run_script(with_settings, [word for word in argv if not is_of_train(word)])
 
 
-def continue_on(
-    input: str,
-    source: str,
-    *,
-    name: str = "domain",
-    recipe: str = "domain_continued",
-    general: str | None = None,
-    replay: float = 0.1,
-    tokenizer: str | None = None,
-    text_key: str | None = None,
-    general_text_key: str | None = None,
-    max_seq_len: int | None = None,
-    block_tokens: int = 8192,
-    passes: float = 4.0,
-    val_fraction: float = 0.02,
-    keep: str = "weights",
-    ranks: int = 1,
-    runs: str = "runs",
-    shards: str | None = None,
-    train: bool = True,
-    settings: Sequence[str] = (),
-    console: Console | None = None,
-) -> list[str]:
+def continue_on(wanted: Continuation, console: Console | None = None) -> list[str]:
     """Prepare documents for a source, then train on them; return the training command.
 
     Args:
-        input: CSV, parquet, JSON Lines or text: a file, a folder, a glob, or an hf:// address.
-        source: what to continue: a checkpoint, a Hugging Face folder, or a name of one.
-        name: of the run, which lives in runs/<name>.
-        recipe: domain_continued (two phases) or domain_short (one).
-        general: documents of general text, replayed and validated on; left out, nothing is replayed and forgetting is
-            measured on the bundled text.
-        replay: share of general text in every batch; 0 only validates on it.
-        tokenizer: tokenizer.json of the source, where it is not with it.
-        text_key: column or key of the text; left out, it is found and named.
-        general_text_key: the same of the general text.
-        max_seq_len: longest segment, in tokens; left out, the source's where the documents are long, else 1024.
-        block_tokens: tokens of a block.
-        passes: most times that the domain is seen.
-        val_fraction: share of documents kept for validation.
-        keep: weights, or weights,optimizer.
-        ranks: GPUs or processes that torchrun starts.
-        runs: folder of runs.
-        shards: folder to prepare into; left out, prepared/<name>.
-        train: false prepares and prints the command.
-        settings: further settings of train.py, which win.
+        wanted: documents, source and run.
         console: where lines go; left out, standard output.
 
     Raises:
-        PadlessError: documents, source or settings cannot be used.
+        PadlessError: documents, source or settings cannot be used; what can be known before the documents are
+            prepared is said before.
     """
     console = console or Console()
-    _check(passes, replay, ranks)
-    resolved = resolve_source(source)
-    facts = read_source(resolved, Path(tokenizer) if tokenizer else None)
-    folder = Path(shards) if shards else Path("prepared") / name
-    preparation = _Preparation(facts, block_tokens, val_fraction, console)
-    domain, cap = preparation.of_domain(input, folder / _DOMAIN, text_key, max_seq_len)
-    if general is not None:
-        preparation.of_general(general, folder / _GENERAL, general_text_key, cap)
-    share = 1.0 if general is None else 1.0 - replay
-    base = compose([f"recipe={recipe}", "start.source=null", *(word for word in settings if _is_group(word))])
-    workers = max(0, min(base.data.num_workers, (os.cpu_count() or 1) // ranks - 1))
-    cut = ranks * base.hardware.microbatch_blocks
-    phases = {phase: base.phases[phase] for phase in base.phase_order}
-    domain_tokens = domain.split(cap, "train").num_real_tokens
-    sizing = size_run(phases, domain_tokens, share, passes, block_tokens, cut)
-    console.print(sizing.line, highlight=False, soft_wrap=True)
-    overrides = [
-        f"recipe={recipe}",
-        f"run.name={name}",
-        f"run.folder={runs}",
-        f"start.source={quoted(source)}",
-        f"start.keep=[{keep}]",
-        *facts.overrides(),
-        *_data_overrides(folder, block_tokens, cap, general is not None),
-        f"data.num_workers={workers}",
-        *sizing.overrides,
-        *(word for phase in phases for word in _phase_overrides(phase, facts, cap, share)),
-        *settings,
-    ]
-    for line in check(compose(overrides), ranks):
-        console.print(f"note: {line}", highlight=False, soft_wrap=True)
-    command = [*_launcher(ranks), str(TRAIN), *overrides]
-    console.print(f"\n{shlex.join(command)}\n", highlight=False, markup=False, soft_wrap=True)
-    if train:
+    recipe = judge(wanted)
+    refuse_other_run(wanted, recipe)
+    facts = _open_source(wanted)
+    longest = _longest(wanted, facts)
+    rehearse(wanted, recipe, facts)
+    cap, domain = _prepare(wanted, facts, longest, console)
+    sizing = size(wanted, recipe, domain)
+    _say(console, sizing.line)
+    if sizing.steps < _FEW_STEPS:
+        _say(console, _few_steps_line(wanted, sizing, cap))
+    settings = run_settings(wanted, recipe, facts, cap, sizing)
+    for line in check(compose(settings), wanted.ranks):
+        _say(console, f"note: {line}")
+    command = command_of(wanted, settings)
+    _say(console, f"\n{shlex.join(command)}\n")
+    if wanted.train:
         sys.stdout.flush()
         os.execv(command[0], command)  # its signals and its exit code are train.py's own
     return command
 
 
-class _Preparation:
-    """Documents to blocks that fit a source."""
-
-    def __init__(self, facts: SourceFacts, block_tokens: int, val_fraction: float, console: Console) -> None:
-        self._facts, self._block_tokens, self._val_fraction = facts, block_tokens, val_fraction
-        self._console = console
-
-    def of_domain(
-        self, source: str, folder: Path, text_key: str | None, max_seq_len: int | None
-    ) -> tuple[Manifest, int]:
-        """Prepare the domain and return its manifest, and the longest segment that was decided on."""
-        longest = min(self._facts.max_seq_len, self._block_tokens)
-        if max_seq_len is not None and max_seq_len > longest:
-            raise ConfigError(
-                f"max_seq_len={max_seq_len} is more than the source was trained on ({self._facts.max_seq_len}) or a "
-                f"block holds ({self._block_tokens})",
-                f"use max_seq_len={longest} at most",
-            )
-        cap = max_seq_len or min(longest, _SHORT_CAP)
-        key = self._text_key(source, text_key)
-        manifest = self._prepare(source, folder, key, cap)
-        if max_seq_len is None and longest > cap and _long_share(manifest) >= _LEAST_LONG_SHARE:
-            cap = longest
-            manifest = self._prepare(source, folder, key, cap)  # packs only; nothing is tokenised again
-        return manifest, cap
-
-    def of_general(self, source: str, folder: Path, text_key: str | None, cap: int) -> None:
-        """Prepare general text at the same length."""
-        self._prepare(source, folder, self._text_key(source, text_key), cap)
-
-    def _text_key(self, source: str, text_key: str | None) -> str:
-        if text_key is not None:
-            return text_key
-        key, line = find_text_key(source)
-        self._console.print(line, highlight=False, soft_wrap=True)
-        return key
-
-    def _prepare(self, source: str, folder: Path, text_key: str, cap: int) -> Manifest:
-        return prepare(
-            source,
-            folder,
-            self._facts.tokenizer,
-            max_seq_len=(cap,),
-            block_tokens=self._block_tokens,
-            val_fraction=self._val_fraction,
-            text_key=text_key,
-            console=self._console,
-        )
+def _open_source(wanted: Continuation) -> SourceFacts:
+    source = resolve_source(wanted.source)
+    facts = read_source(source, Path(wanted.tokenizer) if wanted.tokenizer else None)
+    check_source(source, facts, wanted.keep)
+    return facts
 
 
-def _long_share(manifest: Manifest) -> float:
-    """Return about which share of the tokens lies in long documents: each counted with its histogram's lower bound."""
-    counted = {int(bound): int(bound) / 2 * count for bound, count in manifest.length_histogram.items()}
-    long = sum(tokens for bound, tokens in counted.items() if bound > _LONG_FROM)
-    return long / max(1.0, sum(counted.values()))
-
-
-def _check(passes: float, replay: float, ranks: int) -> None:
-    if not 0 < passes < math.inf:
-        raise ConfigError(f"passes={passes:g} is not above 0", "4 is what repeated text is good for [arXiv 2305.16264]")
-    if not 0 <= replay < 1:
+def _longest(wanted: Continuation, facts: SourceFacts) -> int:
+    """Return the longest segment that source and blocks allow, in tokens."""
+    longest = min(facts.max_seq_len, wanted.block_tokens)
+    if wanted.max_seq_len is not None and wanted.max_seq_len > longest:
         raise ConfigError(
-            f"replay={replay:g} is not in [0, 1)", "use e.g. 0.1; with 0, general text is validated on only"
+            f"max_seq_len={wanted.max_seq_len} is more than the source was trained on ({facts.max_seq_len})",
+            f"use max_seq_len={longest} at most",
         )
-    if ranks < 1:
-        raise ConfigError(f"ranks={ranks} is less than 1", "give the number of GPUs, or leave it out")
+    return longest
 
 
-def _is_group(word: str) -> bool:
-    return word.partition("=")[0] in _GROUPS or word.startswith("hardware.")
+def _prepare(wanted: Continuation, facts: SourceFacts, longest: int, console: Console) -> tuple[int, DomainSize]:
+    """Prepare all streams; return the longest segment and how much text the domain has."""
+    streams = plan_streams(wanted, facts, lambda line: _say(console, line))
+    manifest, cap = prepare_domain(streams[DOMAIN], longest, wanted.max_seq_len, console)
+    if GENERAL in streams:
+        prepare_stream(streams[GENERAL], cap, console)
+    blocks = manifest.split(cap, "train")
+    return cap, DomainSize(blocks.num_real_tokens, blocks.fill)
 
 
-def _data_overrides(folder: Path, block_tokens: int, cap: int, has_general: bool) -> list[str]:
-    return [
-        f"data.streams.{_DOMAIN}.local={quoted(str(folder / _DOMAIN))}",
-        f"data.streams.{_GENERAL}.local={quoted(str(folder / _GENERAL))}",
-        f"data.prepare_bundled={str(not has_general).lower()}",
-        f"data.block_tokens={block_tokens}",
-        f"eval.max_seq_len={cap}",
-    ]
+def _few_steps_line(wanted: Continuation, sizing: Sizing, cap: int) -> str:
+    smaller = f", smaller blocks (block_tokens={cap})" if wanted.block_tokens > cap else ""
+    steps = f"{sizing.steps} step{'s' * (sizing.steps != 1)}"
+    return f"note: {steps} of training move a model little: give more text{smaller}, or more passes=..."
 
 
-def _phase_overrides(name: str, facts: SourceFacts, cap: int, share: float) -> list[str]:
-    path = f"phases.{name}"
-    streams = [f"{path}.streams.{_DOMAIN}={share:g}", f"{path}.streams.{_GENERAL}={1 - share:g}"]
-    replay = streams if share < 1 else [f"~{path}.streams.{_GENERAL}", f"{path}.streams.{_DOMAIN}=1.0"]
-    return [
-        f"{path}.max_seq_len={cap}",
-        *([f"{path}.allow_short_documents=true"] if cap > _LONG_FROM else []),
-        f"{path}.rope.global_theta={facts.rope.global_theta:g}",
-        f"{path}.rope.local_theta={facts.rope.local_theta:g}",
-        *([f"{path}.lr.peak={facts.lr_peak:g}"] if facts.lr_peak is not None else []),
-        *replay,
-    ]
-
-
-def _launcher(ranks: int) -> list[str]:
-    if ranks == 1:
-        return [sys.executable]
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-
-
-def quoted(path: str) -> str:
-    """Return a path as Hydra reads it back: quoted where it has more than plain characters."""
-    is_plain = path.isascii() and all(character.isalnum() or character in "/._-@" for character in path)
-    escaped = path.replace("'", "\\'")
-    return path if is_plain else f"'{escaped}'"
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

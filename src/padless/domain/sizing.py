@@ -18,17 +18,36 @@ _FORWARDS_A_STEP = 3  # a step costs about three forward passes: validation take
 
 
 @dataclass(frozen=True)
+class DomainSize:
+    """How much training text a domain has.
+
+    Attributes:
+        tokens: of documents, with their specials.
+        fill: share of the blocks that is text; the clock counts whole blocks.
+    """
+
+    tokens: int
+    fill: float
+
+    @property
+    def clock_tokens(self) -> float:
+        """Tokens on a run's clock that see all of it once."""
+        return self.tokens / self.fill
+
+
+@dataclass(frozen=True)
 class Sizing:
     """What of a recipe is changed for the size of a domain."""
 
     total_tokens: int
+    steps: int
     overrides: tuple[str, ...]
     line: str
 
 
 def size_run(
     phases: Mapping[str, PhaseConfig],
-    domain_tokens: int,
+    domain: DomainSize,
     domain_share: float,
     passes: float,
     block_tokens: int,
@@ -38,24 +57,25 @@ def size_run(
 
     Args:
         phases: the recipe's, in order.
-        domain_tokens: training tokens of the domain.
+        domain: training text.
         domain_share: share of the blocks that are the domain's, the rest is replay.
         passes: most times that the domain is seen.
         block_tokens: tokens of a block.
         cut_blocks: ranks x microbatch: every batch is a multiple.
     """
     wanted = sum(phase.tokens for phase in phases.values())
-    total = min(wanted, int(domain_tokens * passes / domain_share))
+    total = min(wanted, int(domain.clock_tokens * passes / domain_share))
     scale = total / wanted
     eval_blocks = _FORWARDS_A_STEP * total // (block_tokens * EVALUATIONS * len(phases))
     eval_blocks = min(MOST_EVAL_BLOCKS, max(LEAST_EVAL_BLOCKS, eval_blocks))
     overrides = ["data.num_canonical_nodes=1", f"eval.max_blocks={eval_blocks}"]
-    shown = []
+    shown, steps, trained = [], 0, 0
     for name, phase in phases.items():
         most = total // (LEAST_STEPS * block_tokens)
         blocks = max(1, min(phase.batch.blocks, most) // cut_blocks) * cut_blocks
         batch_tokens = blocks * block_tokens
         tokens = max(batch_tokens, round(phase.tokens * scale))
+        steps, trained = steps + -(-tokens // batch_tokens), trained + tokens
         path = f"phases.{name}"
         overrides += [
             f"{path}.tokens={tokens}",
@@ -66,6 +86,6 @@ def size_run(
             f"{path}.save_every_tokens={max(batch_tokens, tokens // SAVES)}",
         ]
         shown.append(f"{name} {tokens:_} in batches of {batch_tokens:_}")
-    seen = total * domain_share / max(1, domain_tokens)
-    line = f"{domain_tokens:_} domain tokens, seen {seen:.2g} times: {'; '.join(shown)} (the recipe has {wanted:_})"
-    return Sizing(total, tuple(overrides), line)
+    seen = trained * domain_share / max(1.0, domain.clock_tokens)
+    line = f"{domain.tokens:_} domain tokens, seen {seen:.2g} times: {'; '.join(shown)} (the recipe has {wanted:_})"
+    return Sizing(total, steps, tuple(overrides), line)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from padless.checkpoint import open_checkpoint
 from padless.config.schema import ModelConfig, RopeConfig
-from padless.data.tokenise import tokenizer_file
-from padless.errors import DataError
+from padless.data.tokenise import tokenizer_facts, tokenizer_file
+from padless.errors import CheckpointError, DataError, ModelError
 from padless.export.card import max_position_tokens
 from padless.export.composer_source import is_composer_checkpoint, outline_of_checkpoint
 from padless.export.hf_config import model_config_from_hf
 from padless.export.hub import fetch_tokenizer
 from padless.export.source import ResolvedSource, load_source
+from padless.model.tensor_shapes import check_state_dict
 from padless.train.handover import SHAPE
 
 _DROPOUTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout")
@@ -74,6 +75,40 @@ def read_source(source: ResolvedSource, tokenizer: Path | None) -> SourceFacts:
         config.phases[name].lr.peak,
         True,
     )
+
+
+def check_source(source: ResolvedSource, facts: SourceFacts, keep: str) -> None:
+    """Refuse weights that no run could go on with; all of them are read.
+
+    Args:
+        source: a checkpoint file or a Hugging Face folder.
+        facts: of it.
+        keep: ``weights`` or ``weights,optimizer``.
+
+    Raises:
+        CheckpointError: moments are to be kept and there are none, or the file is damaged.
+        DataError: the tokenizer lacks a special token.
+        ModelError: a weight is missing or not finite, or the tokenizer is not the one they were trained with.
+    """
+    loaded, moments = load_source(source)
+    check_state_dict(loaded.state_dict, loaded.model_config, source.name)
+    if "optimizer" in keep and moments is None:
+        raise CheckpointError(
+            f"keep={keep}, but {source.name} {loaded.moments_problem or 'holds weights only'}",
+            "use keep=weights (the learning rate is then re-warmed)",
+        )
+    tokenizer = tokenizer_facts(facts.tokenizer)
+    if loaded.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ModelError(
+            f"{source.name} was trained with another tokenizer ({loaded.tokenizer_sha256[:12]}) than {facts.tokenizer} "
+            f"({tokenizer.sha256[:12]})",
+            "leave tokenizer= out where the source has its own, or give the tokenizer.json it was trained with",
+        )
+    if tokenizer.vocab_size > loaded.model_config.vocab_size:
+        raise ModelError(
+            f"{facts.tokenizer} has {tokenizer.vocab_size:_} ids, {source.name} {loaded.model_config.vocab_size:_}",
+            "give the tokenizer.json it was trained with: tokenizer=...",
+        )
 
 
 def _tokenizer(source: ResolvedSource, folder: Path | None) -> Path:
