@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from padless.data.json_file import parse_lines, read_lines
+
 TAIL_BYTES = 1 << 14  # more than an evaluation's and a step's line
 
 
 def read_figures(run_folder: Path) -> list[dict[str, Any]]:
     """Return the whole lines of the run's metrics, in order; empty if there are none yet."""
-    path = run_folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return _parsed(path.read_text(encoding="utf-8"))
+    return list(read_lines(run_folder / "metrics.jsonl"))
 
 
 def read_steps(run_folder: Path) -> list[dict[str, Any]]:
@@ -28,19 +27,8 @@ def clock_of(run_folder: Path) -> int:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         tail = file.read().decode("utf-8", errors="replace")
-    steps = [line for line in _parsed(tail) if "loss" in line]
+    steps = [line for line in parse_lines(tail) if "loss" in line]
     return int(steps[-1]["tokens"]) if steps else 0
-
-
-def _parsed(text: str) -> list[dict[str, Any]]:
-    """Return the lines that are whole; a kill or a tail cuts one off."""
-    lines = []
-    for each in text.split("\n"):
-        try:
-            lines.append(json.loads(each))
-        except ValueError:
-            continue
-    return [line for line in lines if isinstance(line, dict)]
 
 
 def newest_whole(run_folder: Path) -> tuple[int, Path | None]:

@@ -1,6 +1,10 @@
-"""JSON files from a stranger: their size is looked at before they are read, and nesting cannot exhaust the stack."""
+"""JSON files from a stranger: their size is looked at before they are read, and nesting cannot exhaust the stack.
+
+Files of one object a line, which a run writes, may end in a line that a kill cut off: only whole ones are given.
+"""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +42,23 @@ def read_json(path: Path, most_bytes: int = MAX_JSON_BYTES) -> Any:
         return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a file of one JSON object a line, in order; none where there is no file."""
+    if path.is_file():
+        yield from parse_lines(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def parse_lines(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a text that are whole JSON objects, in order."""
+    return (line for line in map(parse_object, text.split("\n")) if line is not None)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object that one line holds; None for a line that is cut off or holds anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,6 +1,5 @@
 """Two runs' files, read as a stranger's: bounded in size, JSON and plain YAML only, odd lines counted and left out."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, TypeGuard
 
 from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
+from padless.data.json_file import parse_object
 from padless.errors import CheckpointError, ConfigError
 
 RUNS = Path("runs")
@@ -130,20 +130,12 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any] | None]:
                 while is_too_long and (rest := file.readline(_MAX_LINE_BYTES)):
                     if rest.endswith(b"\n"):
                         break
-                found = None if is_too_long else _object(text)
+                found = None if is_too_long else parse_object(text)
                 yield found
                 if found is None and not is_too_long and (behind := text.rfind(_EVENT)) > 0:
-                    yield _object(text[behind:])
+                    yield parse_object(text[behind:])
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}", _REMEDY) from error
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _step_of(line: dict[str, Any]) -> Step | None:

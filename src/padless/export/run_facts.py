@@ -1,11 +1,11 @@
 """What a run's own files say for the model card: on what it ran, and how it did at the end of each phase."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from padless.data.json_file import read_lines
 from padless.units import approximate_tokens
 
 LINEAGE, METRICS = "lineage.jsonl", "metrics.jsonl"
@@ -50,14 +50,8 @@ def _hardware(line: dict[str, Any]) -> str | None:
 
 def _lines(path: Path, clock_tokens: int) -> Iterator[dict[str, Any]]:
     """Give the whole lines of a file that are not beyond a clock."""
-    if not path.is_file():
-        return
-    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        clock = line.get("tokens", line.get("clock_tokens")) if isinstance(line, dict) else None
+    for line in read_lines(path):
+        clock = line.get("tokens", line.get("clock_tokens"))
         if type(clock) is int and clock <= clock_tokens:
             yield line
 

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from padless.data.durable import append_line
+from padless.data.json_file import read_lines
 from padless.errors import CheckpointError
 from padless.train.status import read_status
 
@@ -41,13 +41,15 @@ def note(folder: Path, event: str, clock_tokens: int, detail: str, **facts: Any)
 
 def last_world_size(folder: Path) -> int | None:
     """Return the number of ranks of the last start or resume, None if there was none."""
-    sizes = [line["world_size"] for line in _lines(folder) if type(line.get("world_size")) is int]
+    sizes = [line["world_size"] for line in read_lines(folder / LINEAGE) if type(line.get("world_size")) is int]
     return sizes[-1] if sizes else None
 
 
 def last_saved_clock(folder: Path) -> int:
     """Return the highest clock at which lineage or status name a checkpoint of this run; 0 if neither does."""
-    clocks = [line.get("clock_tokens") for line in _lines(folder) if line.get("event") in _FROM_CHECKPOINTS]
+    clocks = [
+        line.get("clock_tokens") for line in read_lines(folder / LINEAGE) if line.get("event") in _FROM_CHECKPOINTS
+    ]
     try:
         status = read_status(folder)
     except CheckpointError:
@@ -55,20 +57,6 @@ def last_saved_clock(folder: Path) -> int:
     if status is not None and status.checkpoint is not None:
         clocks.append(status.clock_tokens)
     return max((clock for clock in clocks if type(clock) is int), default=0)
-
-
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of the lineage, in order."""
-    path = folder / LINEAGE
-    if not path.exists():
-        return
-    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            yield line
 
 
 def environment() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from composer.core import Callback, State
 from composer.loggers import Logger
 
 from padless.data.durable import append_line
+from padless.data.json_file import read_lines
 from padless.data.loader import StepLoader
 from padless.errors import CheckpointError
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
@@ -89,15 +90,7 @@ def _clock_of(line: bytes) -> float:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return all whole lines of a metrics file; none where there is no file."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            lines.append(json.loads(text))
-        except (ValueError, RecursionError):
-            continue
-    return lines
+    return list(read_lines(path))
 
 
 class LogMetrics(Callback):
