@@ -91,17 +91,63 @@ def test_local_theta_of_null_or_minus_one_means_as_global(model_config, tmp_path
         ({"norm_bias": True}, "has norm_bias=True, padless models have False"),
         ({"classifier_activation": "silu"}, "has classifier_activation='silu'"),
         ({"tie_word_embeddings": False}, "has tie_word_embeddings=False"),
-        ({"hidden_size": None}, "lacks a usable value"),
-        ({"layer_types": ["full_attention", "full_attention", "sliding_attention"]}, "layer_types that are not"),
+        (
+            {"layer_types": ["full_attention", *["sliding_attention"] * 3, "full_attention"]},
+            "has 5 layer_types and num_h",
+        ),
+        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "layer_types that are not"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "scales RoPE by 'yarn'"),
-        ({"num_hidden_layers": 0, "layer_types": None}, "gives num_layers=0, at least 1 is needed"),
-        ({"local_attention": 1}, "gives local_window_tokens=0, at least 2 is needed"),
-        ({"num_attention_heads": 3}, "gives hidden_size=32 and num_heads=3, whose head width is not an even number"),
+        ({"rope_parameters": {"rope_theta": 10_000.0}}, "has rope_parameters for all layers as one"),
+        (
+            {"num_attention_heads": 3},
+            "hidden_size=32 and num_attention_heads=3, whose head width is not an even number",
+        ),
     ],
 )
 def test_variant_that_padless_does_not_have_is_refused(model_config, rope, tmp_path, change, message):
     with pytest.raises(ModelError, match=message):
         model_config_from_hf(write(tmp_path, {**hf_config(model_config, rope, 512, IDS), **change}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": None}, "lacks hidden_size"),
+        ({"hidden_size": 64.7}, r"has hidden_size=64\.7, not a whole number"),
+        ({"num_attention_heads": True}, "has num_attention_heads=True, not a whole number"),
+        ({"vocab_size": "320"}, "has vocab_size='320', not a whole number"),
+        ({"num_hidden_layers": 0, "layer_types": None}, "has num_hidden_layers=0, at least 1 is needed"),
+        ({"global_attn_every_n_layers": 0, "layer_types": None}, "has global_attn_every_n_layers=0, at least 1 is"),
+        ({"local_attention": 1}, "has local_attention=1, at least 2 is needed"),
+        ({"local_attention": 128.5}, r"has local_attention=128\.5, not a whole number"),
+        ({"norm_eps": float("nan")}, "has norm_eps=nan, not a finite number"),
+        ({"norm_eps": 10**400}, "has norm_eps=inf, not a finite number"),
+        ({"norm_eps": 0}, "has norm_eps=0, which is not above 0"),
+        ({"norm_eps": -1e-5}, "has norm_eps=-1e-05, which is not above 0"),
+        ({"norm_eps": "1e-5"}, "has norm_eps='1e-5', not a number"),
+        ({"norm_eps": None}, "has norm_eps=None, not a number"),
+        ({"mlp_dropout": 1.0}, "has mlp_dropout=1, which is not from 0 up to 1"),
+        ({"embedding_dropout": -0.1}, r"has embedding_dropout=-0\.1, which is not from 0 up to 1"),
+        ({"initializer_range": -0.02}, r"has initializer_range=-0\.02, which is not above 0"),
+    ],
+)
+def test_a_number_that_no_model_has_is_named_and_never_rounded(model_config, rope, tmp_path, change, message):
+    with pytest.raises(ModelError, match=message):
+        model_config_from_hf(write(tmp_path, {**hf_config(model_config, rope, 512, IDS), **change}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "old"), [("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")]
+)
+@pytest.mark.parametrize("theta", [0, -5, float("inf"), "10000"])
+def test_a_theta_that_is_none_is_refused_in_both_dialects(model_config, rope, tmp_path, kind, old, theta):
+    content = hf_config(model_config, rope, 512, IDS)
+    nested = {**content["rope_parameters"], kind: {"rope_theta": theta}}
+    with pytest.raises(ModelError, match=rf"\(rope_parameters\.{kind}\) has rope_theta={theta!r}, (not|which is not)"):
+        model_config_from_hf(write(tmp_path, {**content, "rope_parameters": nested}))
+    del content["rope_parameters"]
+    with pytest.raises(ModelError, match=rf"config\.json has {old}={theta!r}, (not|which is not)"):
+        model_config_from_hf(write(tmp_path, {**content, old: theta}))
 
 
 def test_missing_and_broken_config_are_refused(tmp_path):

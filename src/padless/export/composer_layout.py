@@ -24,6 +24,7 @@ from typing import Any
 
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.errors import ModelError
+from padless.export.config_numbers import number, positive, share
 from padless.export.other_layouts import name_layout
 from padless.export.safetensors_header import Entry
 from padless.model.tensor_shapes import EMBEDDING
@@ -114,7 +115,8 @@ def model_from_layout(
         )
     every, window = _attention(settings, where)
     _refuse_partial_rotation(settings, hidden // heads, where)
-    norm = settings.get("norm_kwargs") or {}
+    numbers, norm = _with_numbers(settings), settings.get("norm_kwargs")
+    norm = _with_numbers(norm if isinstance(norm, Mapping) else {})
     model = ModelConfig(
         num_layers=layers,
         hidden_size=hidden,
@@ -123,12 +125,12 @@ def model_from_layout(
         vocab_size=vocab,
         global_every_layers=every,
         local_window_tokens=window,
-        norm_eps=_number(norm if isinstance(norm, Mapping) else {}, "eps", 1e-5, where),
-        attention_out_dropout=_number(settings, "attn_out_dropout_prob", 0.0, where),
-        mlp_dropout=_number(settings, "mlp_dropout_prob", 0.0, where),
-        embedding_dropout=_number(settings, "embed_dropout_prob", 0.0, where),
-        init_std=_number(settings, "init_std", 0.02, where),
-        init_cutoff_factor=_number(settings, "init_cutoff_factor", 2.0, where),
+        norm_eps=positive(norm, "eps", 1e-5, f"{where} (norm_kwargs)"),
+        attention_out_dropout=share(numbers, "attn_out_dropout_prob", 0.0, where),
+        mlp_dropout=share(numbers, "mlp_dropout_prob", 0.0, where),
+        embedding_dropout=share(numbers, "embed_dropout_prob", 0.0, where),
+        init_std=positive(numbers, "init_std", 0.02, where),
+        init_cutoff_factor=positive(numbers, "init_cutoff_factor", 2.0, where),
     )
     return model, _rope(settings, where)
 
@@ -186,32 +188,25 @@ def _refuse_partial_rotation(settings: Mapping[str, Any], head_width: int, where
 
 
 def _rope(settings: Mapping[str, Any], where: str) -> RopeConfig:
-    theta = _number(settings, "rotary_emb_base", 10_000.0, where)
-    local = _number(settings, "local_attn_rotary_emb_base", -1.0, where)
-    rope = RopeConfig(theta, theta if local < 0 else local)
-    if rope.global_theta <= 0 or rope.local_theta <= 0:
-        raise ModelError(
-            f"{where} gives RoPE thetas {rope.global_theta:g}/{rope.local_theta:g} (global/local)",
-            "put the settings beside the checkpoint that it was trained with",
-        )
-    return rope
+    numbers, local = _with_numbers(settings), "local_attn_rotary_emb_base"
+    theta = positive(numbers, "rotary_emb_base", 10_000.0, where)
+    return RopeConfig(theta, theta if numbers.get(local, -1) == -1 else positive(numbers, local, -1, where))
 
 
-def _number(settings: Mapping[str, Any], key: str, default: float, where: str) -> float:
-    """Return a number; PyYAML reads ``1e-5``, which has no point, as text."""
-    value = settings.get(key)
-    if value is None:
-        return default
+def _with_numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without nulls and with numbers as such: PyYAML reads ``1e-5``, which has no point, as text."""
+    return {key: _as_number(value) for key, value in settings.items() if value is not None}
+
+
+def _as_number(value: Any) -> Any:
     try:
-        if type(value) not in (int, float, str):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f"{where} has {key}={value!r:.60}, not a number", "correct the file") from error
+        return float(value) if type(value) is str else value
+    except ValueError:
+        return value
 
 
 def _whole(settings: Mapping[str, Any], key: str, default: int, where: str) -> int:
-    value = float(_number(settings, key, default, where))
+    value = number(_with_numbers(settings), key, default, where)
     if not value.is_integer():
         raise ModelError(f"{where} has {key}={value}, not a whole number", "correct the file")
     return int(value)

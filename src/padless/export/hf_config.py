@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.errors import ModelError
+from padless.export.config_numbers import positive, share, whole
 from padless.model.block import is_global_layer
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
@@ -128,48 +129,34 @@ def describe_hf(config: Mapping[str, Any], where: str) -> HfModel:
                 "choose a model of the plain ModernBERT architecture",
             )
     try:
-        model = ModelConfig(
-            num_layers=int(config["num_hidden_layers"]),
-            hidden_size=int(config["hidden_size"]),
-            num_heads=int(config["num_attention_heads"]),
-            intermediate_size=int(config["intermediate_size"]),
-            vocab_size=int(config["vocab_size"]),
-            global_every_layers=_global_every(config, where),
-            local_window_tokens=int(config.get("local_attention", 128)) // 2 * 2,  # as transformers halves it
-            norm_eps=float(config.get("norm_eps", 1e-5)),
-            attention_out_dropout=float(config.get("attention_dropout", 0.0)),
-            mlp_dropout=float(config.get("mlp_dropout", 0.0)),
-            embedding_dropout=float(config.get("embedding_dropout", 0.0)),
-            init_std=float(config.get("initializer_range", 0.02)),
-            init_cutoff_factor=float(config.get("initializer_cutoff_factor", 2.0)),
-        )
-        _refuse_shape(model, where)
-        return HfModel(model, _rope(config, where), bool(config.get("decoder_bias", True)))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{where} lacks a usable value: {type(error).__name__} {error}",
-            "export the model again with save_pretrained",
-        ) from error
-    except (AttributeError, OverflowError) as error:
+        rope = _rope(config, where)
+        every = _global_every(config, where)
+    except (AttributeError, TypeError) as error:
         raise ModelError(
             f"{where} has a value of the wrong kind: {error}", "export the model again with save_pretrained"
         ) from error
-
-
-def _refuse_shape(model: ModelConfig, where: str) -> None:
-    """Refuse numbers that no model has."""
-    for key, least in (("num_layers", 1), ("num_heads", 1), ("vocab_size", 1), ("local_window_tokens", 2)):
-        if getattr(model, key) < least:
-            raise ModelError(
-                f"{where} gives {key}={getattr(model, key)}, at least {least} is needed",
-                "export the model again with save_pretrained",
-            )
+    model = ModelConfig(
+        num_layers=whole(config, "num_hidden_layers", None, where, least=1),
+        hidden_size=whole(config, "hidden_size", None, where, least=1),
+        num_heads=whole(config, "num_attention_heads", None, where, least=1),
+        intermediate_size=whole(config, "intermediate_size", None, where, least=1),
+        vocab_size=whole(config, "vocab_size", None, where, least=1),
+        global_every_layers=every,
+        local_window_tokens=whole(config, "local_attention", 128, where, least=2) // 2 * 2,  # as transformers halves it
+        norm_eps=positive(config, "norm_eps", 1e-5, where),
+        attention_out_dropout=share(config, "attention_dropout", 0.0, where),
+        mlp_dropout=share(config, "mlp_dropout", 0.0, where),
+        embedding_dropout=share(config, "embedding_dropout", 0.0, where),
+        init_std=positive(config, "initializer_range", 0.02, where),
+        init_cutoff_factor=positive(config, "initializer_cutoff_factor", 2.0, where),
+    )
     if model.hidden_size % (2 * model.num_heads):
         raise ModelError(
-            f"{where} gives hidden_size={model.hidden_size} and num_heads={model.num_heads}, "
+            f"{where} gives hidden_size={model.hidden_size} and num_attention_heads={model.num_heads}, "
             "whose head width is not an even number",
             "choose a model whose heads have an even width",
         )
+    return HfModel(model, rope, bool(config.get("decoder_bias", True)))
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -188,15 +175,21 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _global_every(config: Mapping[str, Any], where: str) -> int:
     """Return the period of global layers; a list of layer types must be periodic from layer 0 on."""
-    layer_types = config.get("layer_types")
+    layer_types, key = config.get("layer_types"), "global_attn_every_n_layers"
+    stated = None if config.get(key) is None else whole(config, key, None, where, least=1)
     if layer_types is None:
-        return int(config.get("global_attn_every_n_layers") or 3)
+        return stated or 3
+    layers = whole(config, "num_hidden_layers", None, where, least=1)
+    if len(layer_types) != layers:
+        raise ModelError(
+            f"{where} has {len(layer_types)} layer_types and num_hidden_layers={layers}",
+            "give one of layer_types for each layer, as save_pretrained writes them",
+        )
     places = [layer for layer, kind in enumerate(layer_types) if kind == GLOBAL]
-    every = places[1] if len(places) > 1 else max(len(layer_types), 1)
-    stated = config.get("global_attn_every_n_layers")
-    if len(places) == 1 and stated and int(stated) >= every:
-        every = int(stated)  # one global layer at most fits: both spellings mean the same model
-    if layer_types != [LOCAL if layer % every else GLOBAL for layer in range(len(layer_types))]:
+    every = places[1] if len(places) > 1 else layers
+    if len(places) == 1 and stated is not None and stated >= every:
+        every = stated  # one global layer at most fits: both spellings mean the same model
+    if layer_types != [LOCAL if layer % every else GLOBAL for layer in range(layers)]:
         raise ModelError(
             f"{where} has layer_types that are not 'global every n layers from layer 0 on'",
             "choose a model with ModernBERT's alternation",
@@ -206,13 +199,33 @@ def _global_every(config: Mapping[str, Any], where: str) -> int:
 
 def _rope(config: Mapping[str, Any], where: str) -> RopeConfig:
     nested = config.get("rope_parameters") or {}
-    for parameters in (nested.get(GLOBAL, {}), nested.get(LOCAL, {}), config.get("rope_scaling") or {}):
+    if "rope_theta" in nested:
+        raise ModelError(
+            f"{where} has rope_parameters for all layers as one, which transformers does not read for this model",
+            f"give them by kind of layer: {GLOBAL} and {LOCAL}",
+        )
+    by_kind = {kind: nested.get(kind) or {} for kind in (GLOBAL, LOCAL)}
+    for parameters in (*by_kind.values(), config.get("rope_scaling") or {}):
         kind = parameters.get("rope_type", parameters.get("type", "default"))
         if kind != "default":
             raise ModelError(
                 f"{where} scales RoPE by {kind!r}, padless has plain RoPE only",
                 "choose a model without rope scaling",
             )
-    global_theta = float(nested.get(GLOBAL, {}).get("rope_theta") or config.get("global_rope_theta", 160_000.0))
-    local = nested.get(LOCAL, {}).get("rope_theta", config.get("local_rope_theta", 10_000.0))
-    return RopeConfig(global_theta, global_theta if local is None or float(local) < 0 else float(local))
+    if by_kind[GLOBAL].get("rope_theta") is None:
+        global_theta = positive(config, "global_rope_theta", 160_000.0, where)
+    else:
+        global_theta = positive(by_kind[GLOBAL], "rope_theta", None, f"{where} (rope_parameters.{GLOBAL})")
+    if "rope_theta" in by_kind[LOCAL]:
+        local_theta = _local_theta(by_kind[LOCAL], "rope_theta", f"{where} (rope_parameters.{LOCAL})")
+    else:
+        local_theta = _local_theta(config, "local_rope_theta", where)
+    return RopeConfig(global_theta, local_theta or global_theta)
+
+
+def _local_theta(settings: Mapping[str, Any], key: str, where: str) -> float | None:
+    """Return the theta of local layers, None where null or -1 says that it is the global one."""
+    value = settings.get(key, 10_000.0)
+    if value is None or (type(value) in (int, float) and value == -1):
+        return None
+    return positive(settings, key, 10_000.0, where)
