@@ -1,12 +1,13 @@
 """A run that is grown: its source judged in time, tiled weights and moments, losses compared, twins watched."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from padless.checkpoint import Checkpoint, save_checkpoint
+from padless.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.data.collate import Block
@@ -19,7 +20,7 @@ from padless.model.tiling import tile_state_dict
 from padless.optim.build import build_optimizer, optimizer_state
 from padless.schedule.phases import plan_phases
 from padless.train.callbacks.metrics import MetricsFile, read_metrics
-from padless.train.growth import GrowthSource, open_growth, read_growth, watch_twins, write_growth
+from padless.train.growth import GrowthSource, judge_growth, open_growth, read_growth, watch_twins, write_growth
 from padless.train.handover import with_rewarmup
 
 LARGER = ["model.num_layers=4", "model.hidden_size=128", "model.num_heads=4", "model.intermediate_size=192"]
@@ -99,8 +100,58 @@ def test_how_a_run_was_grown_is_read_back_or_nothing(tmp_path):
     assert (found.scale, found.mode, found.layer_map) == ("published", "edge", (0, 0, 1, 1))
     assert torch.equal(found.axes.hidden.source_positions_N, growth.axes.hidden.source_positions_N)
     assert json.loads((tmp_path / "growth.json").read_text())["losses"] == {"source": 1.0}
-    (tmp_path / "growth.json").write_text('{"source_model": {"num_layers": 1}}')
-    assert read_growth(tmp_path, config.model) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"source_model": {"num_layers": 1}}', "TypeError: "),
+        ('{"source_model": ', "JSONDecodeError: "),
+        ("[]", "TypeError: "),
+        ("[" * 100_000, "RecursionError: "),
+        ("{}", "KeyError: 'source_model'"),
+    ],
+)
+def test_a_damaged_growth_json_is_said_and_training_goes_on_without_twins(tmp_path, content, what):
+    config = compose(["recipe=smoke", "init=tiled", "init.source=x", *LARGER])
+    (tmp_path / "growth.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"growth\.json does not say how the run was grown: {what}") as raised:
+        read_growth(tmp_path, config.model)
+    assert "restore it from a backup" in raised.value.remedy
+    model, _ = grown(replace(config.model, vocab_size=256))
+    said = []
+    assert watch_twins(config, tmp_path, model, None, said.append) is None
+    assert len(said) == 1
+    assert "growth.json does not say how the run was grown" in said[0]
+
+
+def test_a_growth_json_of_a_larger_source_is_said(tmp_path):
+    config = compose(["recipe=smoke", *LARGER])
+    source = compose(["recipe=smoke"]).model
+    write_growth(tmp_path, plan_growth(source, config.model), {})
+    with pytest.raises(CheckpointError, match="how the run was grown: the source is too big to tile from"):
+        read_growth(tmp_path, replace(source, hidden_size=32, num_heads=1))
+
+
+def test_a_growth_is_judged_before_the_data_where_the_run_has_no_checkpoint(sources, tmp_path):
+    small = ["model.num_layers=1", "model.hidden_size=32", "model.num_heads=1", "model.intermediate_size=48"]
+    config = compose(["recipe=smoke", "init=tiled", f"init.source={sources['with']}", *small])
+    with pytest.raises(ModelError, match="too big to tile from"):
+        judge_growth(config, tmp_path)
+    with pytest.raises(CheckpointError, match="source nothing is neither a checkpoint file nor"):
+        judge_growth(compose(["recipe=smoke", "init=tiled", "init.source=nothing"]), tmp_path)
+    judge_growth(compose(["recipe=smoke"]), tmp_path)
+    shutil.copytree(sources["with"].parent, tmp_path / "checkpoints" / "short")
+    judge_growth(config, tmp_path)  # has grown: the source may be gone or another by now
+
+
+def test_a_source_that_is_not_finite_is_refused(sources, tmp_path):
+    saved = load_checkpoint(sources["without"])
+    saved.model["model.layers.1.mlp.Wi.weight"][0, 0] = float("nan")
+    path = tmp_path / "short-3_072tok.pt"
+    save_checkpoint(path, saved, "hash")
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.Wi\.weight holds NaN"):
+        opened(path)
 
 
 def grown(config, **how):
@@ -121,21 +172,21 @@ def test_twins_are_watched_in_grown_runs_from_the_first_start_or_what_it_wrote(t
     weights, _ = tile_state_dict(source.loaded.state_dict, model.state_dict(), source.growth)
     model.load_state_dict(weights)
     equal = {f"eval_twin_distance_{kind}": 0.0 for kind in ("heads", "neurons", "features")}
-    assert watch_twins(config, tmp_path, model, source)() == equal
-    assert watch_twins(config, tmp_path, model, None) is None
+    assert watch_twins(config, tmp_path, model, source, print)() == equal
+    assert watch_twins(config, tmp_path, model, None, print) is None
     write_growth(tmp_path, source.growth, {})
-    assert watch_twins(config, tmp_path, model, None)() == equal
+    assert watch_twins(config, tmp_path, model, None, print)() == equal
     with torch.no_grad():
         model.model.layers[0].mlp.Wi.weight.add_(torch.randn(model.model.layers[0].mlp.Wi.weight.shape))
-    assert watch_twins(config, tmp_path, model, None)()["eval_twin_distance_neurons"] > 0.1
-    assert watch_twins(replace(config, init=compose(["recipe=smoke"]).init), tmp_path, model, source) is None
+    assert watch_twins(config, tmp_path, model, None, print)()["eval_twin_distance_neurons"] > 0.1
+    assert watch_twins(replace(config, init=compose(["recipe=smoke"]).init), tmp_path, model, source, print) is None
 
 
 def test_random_edges_have_no_twins_to_watch(tmp_path):
     config = compose(["recipe=smoke", "init=tiled", "init.source=x", "init.mode=centre", *LARGER])
     config = replace(config, model=replace(config.model, vocab_size=256))
     model, source = grown(config.model, mode="centre")
-    assert watch_twins(config, tmp_path, model, source) is None
+    assert watch_twins(config, tmp_path, model, source, print) is None
 
 
 class FixedText:
@@ -193,7 +244,7 @@ def test_the_callback_tiles_weights_and_moments_and_compares_losses_before_the_f
             seen.setdefault("moment", float(state.optimizers[0].state[parameter]["exp_avg"].mean()))
 
     init = replace(phase.config.init, kind="tiled", source="small.pt", symmetry_noise_std=0.01)
-    watch = watch_twins(replace(phase.config, init=init), tmp_path, phase.model, source)
+    watch = watch_twins(replace(phase.config, init=init), tmp_path, phase.model, source, said.append)
     callbacks = [
         Validate(phase.record, phase.model, validation, metrics, 1_000, said.append, watch),
         TiledInit(phase.model, source, init, 17, phase.record, validation, compute, tmp_path, said.append),

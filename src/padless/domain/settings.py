@@ -100,6 +100,10 @@ def judge(wanted: Continuation) -> Config:
     _judge_documents(wanted)
     _judge_run(wanted)
     recipe = compose([f"recipe={wanted.recipe}", "start.source=null", *wanted.group_settings])
+    if recipe.hardware.microbatch_blocks < 1:
+        raise ConfigError(
+            f"hardware.microbatch_blocks={recipe.hardware.microbatch_blocks} is less than 1", "use at least 1"
+        )
     phases = recipe.phases.values()
     if set(recipe.data.streams) != {DOMAIN, GENERAL} or any(set(each.streams) != {DOMAIN, GENERAL} for each in phases):
         raise ConfigError(

@@ -13,7 +13,6 @@ from padless.export.composer_source import is_composer_checkpoint, outline_of_ch
 from padless.export.hf_config import model_config_from_hf
 from padless.export.hub import fetch_tokenizer
 from padless.export.source import ResolvedSource, load_source
-from padless.model.tensor_shapes import check_state_dict
 from padless.train.handover import SHAPE
 
 _DROPOUTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout")
@@ -91,7 +90,6 @@ def check_source(source: ResolvedSource, facts: SourceFacts, keep: str) -> None:
         ModelError: a weight is missing or not finite, or the tokenizer is not the one they were trained with.
     """
     loaded, moments = load_source(source)
-    check_state_dict(loaded.state_dict, loaded.model_config, source.name)
     if "optimizer" in keep and moments is None:
         raise CheckpointError(
             f"keep={keep}, but {source.name} {loaded.moments_problem or 'holds weights only'}",

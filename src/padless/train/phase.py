@@ -134,7 +134,7 @@ def _callbacks(
         callbacks.append(context.profiler)
     if world.is_leader:
         callbacks.append(ShowProgress(record, loader, context.end_tokens, context.console))
-    twins = watch_twins(config, context.folder, masked_lm, context.growth) if world.is_leader else None
+    twins = watch_twins(config, context.folder, masked_lm, context.growth, context.say) if world.is_leader else None
     callbacks.append(
         Validate(
             record,

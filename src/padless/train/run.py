@@ -29,7 +29,7 @@ from padless.train.callbacks.profile import ProfileSteps
 from padless.train.callbacks.resumed import AnnounceResume
 from padless.train.finish import finish_run, make_validation
 from padless.train.folder import RunFolder
-from padless.train.growth import open_growth
+from padless.train.growth import judge_growth, open_growth
 from padless.train.handover import (
     StartState,
     skip_step,
@@ -62,6 +62,7 @@ def run(config: Config) -> Path:
         return _run_one_branch(config, world, console, began_s)
     folder = RunFolder(Path(config.run.folder) / config.run.name, world.is_leader)
     with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
+        judge_growth(config, folder.path)
         ready = _prepare(config, world, console)
         end = _train(config, ready, folder, supervisor, began_s)
         train_branches(config, ready, folder.path, end, supervisor, _train)
