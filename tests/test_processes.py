@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from padless.processes import boot_id, die_with_launcher, has_ended, pid_space, shield_loader_process, started_ticks
+from padless.errors import TrainingError
+from padless.processes import (
+    boot_id,
+    die_with_launcher,
+    has_ended,
+    pid_space,
+    run_module,
+    shield_loader_process,
+    started_ticks,
+)
 
 RANK = """
 import os, sys, time
@@ -17,6 +26,14 @@ from padless.processes import die_with_launcher
 die_with_launcher()
 print(os.getpid(), flush=True)
 time.sleep(60)
+"""
+JOB = """
+import json, os, sys
+told = json.load(sys.stdin)
+print("chatter")
+if told["fails"]:
+    sys.exit("Traceback:\\n  of its own\\nit went wrong\\n  here")
+print(json.dumps([told, os.environ.get("RANK"), os.environ.get("WISH")]))
 """
 LAUNCHER = """
 import subprocess, sys
@@ -185,3 +202,13 @@ def test_a_process_without_a_launcher_asks_for_nothing(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr("padless.processes._die_with", lambda parent: pytest.fail("asked"))
     die_with_launcher()
+
+
+def test_a_module_does_a_job_by_itself_whatever_started_this_process(monkeypatch, tmp_path):
+    (tmp_path / "job_of_a_test.py").write_text(JOB)
+    monkeypatch.setenv("RANK", "3")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "WISH": "granted"}
+    told = {"fails": False}
+    assert run_module("job_of_a_test", told, environment, "the job", "mend it") == [told, None, "granted"]
+    with pytest.raises(TrainingError, match=r"^the job ended with code 1: it went wrong\n  remedy: mend it"):
+        run_module("job_of_a_test", {"fails": True}, environment, "the job", "mend it")

@@ -5,22 +5,29 @@ asks the kernel to be killed with the process that started it, and a loader proc
 
 Stop signals end a process with code 85, "start me again", from its first moment on: at once while it is imported and
 joins (:func:`end_on_stop_signals`), later through :class:`padless.train.signals.StopSignals`.
+
+A measurement is a process of its own that knows nothing of a launcher: :func:`run_module`.
 """
 
 import ctypes
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from padless.errors import Stopped
+from padless.errors import Stopped, TrainingError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""By which a process takes itself for one of several ranks, and waits for the others."""
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 1.0
 
@@ -116,6 +123,40 @@ def shield_loader_process(worker_id: int = 0) -> None:  # noqa: ARG001 - the sig
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_on_sigterm_of, args=(parent,), daemon=True).start()
     _die_with(parent)
+
+
+def run_module(
+    module: str, told: Mapping[str, Any], environment: Mapping[str, str], what: str, remedy: str
+) -> dict[str, Any]:
+    """Have a module do a job in a process of its own and return the JSON object that it prints last.
+
+    Args:
+        module: as behind ``python -m``; reads the job from its standard input.
+        told: the job, which JSON can hold.
+        environment: of the process, without a launcher's variables.
+        what: failed, if it fails, in words.
+        remedy: of that.
+
+    Raises:
+        TrainingError: it failed; says its last line.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        input=json.dumps(told),
+        env=without_launcher(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")][-1:] or ["no output"]
+        raise TrainingError(f"{what} ended with code {done.returncode}: {last[0]}", remedy)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which a process is on its own, whatever started this one."""
+    return {key: value for key, value in environment.items() if key not in LAUNCHER_VARIABLES}
 
 
 def _end_on_sigterm_of(parent: int) -> None:

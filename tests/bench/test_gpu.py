@@ -1,6 +1,7 @@
 """``padless bench gpu``: refused without a GPU; its jobs and its table on a CPU."""
 
 import json
+import subprocess
 
 import pytest
 import torch
@@ -66,10 +67,10 @@ def test_a_side_without_kernels_is_a_process_that_was_told_so(monkeypatch):
 
     def run(command, **rest):
         seen.update(rest["env"])
-        return gpu.subprocess.CompletedProcess(command, 0, 'chatter\n{"tokens_per_s": [1.0]}\n', "")
+        return subprocess.CompletedProcess(command, 0, 'chatter\n{"tokens_per_s": [1.0]}\n', "")
 
     monkeypatch.setenv(VARIABLE, "auto")
-    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert gpu.run_in_process({"job": "feed"}, {VARIABLE: "plain"}) == {"tokens_per_s": [1.0]}
     assert seen[VARIABLE] == "plain"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from padless.bench.machine import pin_to_one_core
 from padless.errors import TrainingError
+from padless.processes import without_launcher
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-_UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # Streaming would wait for other ranks
 
 
 def measure_apart(function: str, log: Path, **settings: Any) -> dict[str, Any]:
@@ -32,14 +32,13 @@ def measure_apart(function: str, log: Path, **settings: Any) -> dict[str, Any]:
         TrainingError: the process fails.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {key: value for key, value in os.environ.items() if key not in _UNSET} | _ONE_THREAD
     with log.open("wb") as output:
         done = subprocess.run(
             [sys.executable, "-m", "padless.bench.apart"],
             input=json.dumps({"function": function, "settings": settings}).encode(),
             stdout=subprocess.PIPE,
             stderr=output,
-            env=environment,
+            env=without_launcher(os.environ) | _ONE_THREAD,
             check=False,
         )
     if done.returncode != 0:

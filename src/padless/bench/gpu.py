@@ -4,10 +4,7 @@ The step is measured with our Triton kernels, without them, and with compiled la
 its own, the sides by turns (:mod:`padless.bench.gpu_jobs` has what the processes do).
 """
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,9 @@ from padless.bench.command import at_least_one, one_of, settings_of, whole_numbe
 from padless.bench.lengths import CASES
 from padless.bench.result import BenchResult, Figure, Ratio, publish
 from padless.bench.shapes import shape_of
-from padless.errors import ConfigError, TrainingError
+from padless.errors import ConfigError
 from padless.kernels.select import VARIABLE
+from padless.processes import run_module
 
 DEFAULTS = {
     "shape": "base",
@@ -38,7 +36,6 @@ _SIDES: dict[str, tuple[dict[str, str], bool]] = {  # environment, and whether l
     PLAIN: ({VARIABLE: "plain"}, False),
     COMPILED: ({}, True),
 }
-_UNSET = (VARIABLE, "RANK", "WORLD_SIZE", "LOCAL_RANK")
 _DATA_WAIT_BOUND = 0.05  # making batches may take this share of a step's time, on one core
 
 Run = Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Any]]
@@ -178,21 +175,6 @@ def run_in_process(job: Mapping[str, Any], environment: Mapping[str, str]) -> di
     Raises:
         TrainingError: it failed.
     """
-    kept = {
-        key: value for key, value in os.environ.items() if key not in (VARIABLE, "RANK", "WORLD_SIZE", "LOCAL_RANK")
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "padless.bench.gpu_jobs"],
-        input=json.dumps(job),
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")][-1:] or ["no output"]
-        raise TrainingError(
-            f"the process of {job['job']} ended with code {done.returncode}: {last[0]}",
-            "where memory did not suffice, take fewer tokens=",
-        )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    inherited = {key: value for key, value in os.environ.items() if key != VARIABLE}
+    what, remedy = f"the process of {job['job']}", "where memory did not suffice, take fewer tokens="
+    return run_module("padless.bench.gpu_jobs", job, {**inherited, **environment}, what, remedy)

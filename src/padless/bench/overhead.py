@@ -27,6 +27,7 @@ from padless.bench.machine import pin_to_one_core
 from padless.bench.result import BenchResult, Figure, Ratio, publish
 from padless.bench.start import TRAIN
 from padless.errors import ConfigError, TrainingError
+from padless.processes import without_launcher
 
 STEP_TARGET_MS, MICROBATCH_TARGET_MS = 2.0, 0.5
 SIDES = ("bare loop", "trainer")
@@ -209,12 +210,11 @@ def run_together(words_by_log: Mapping[Path, list[str]]) -> None:
 
 
 def _start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, *words],
             cwd=TRAIN.parent,
-            env={**environment, "OMP_NUM_THREADS": "1"},
+            env=without_launcher(os.environ) | {"OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -18,6 +18,7 @@ from padless.bench.figures import clock_of
 from padless.config.compose import YAML_FOLDER
 from padless.errors import TrainingError
 from padless.events import VARIABLE
+from padless.processes import without_launcher
 
 MARK = "PADLESS_BENCH_START"
 TRAIN = YAML_FOLDER.parent / "train.py"
@@ -140,7 +141,7 @@ def begin(
         kill_at: wish for :mod:`padless.events`, or None.
     """
     mark = secrets.token_hex(8)
-    environment = {key: value for key, value in os.environ.items() if key not in (VARIABLE, "RANK", "WORLD_SIZE")}
+    environment = {key: value for key, value in without_launcher(os.environ).items() if key != VARIABLE}
     environment |= {MARK: mark, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     if kill_at is not None:
         environment[VARIABLE] = kill_at

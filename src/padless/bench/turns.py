@@ -13,13 +13,14 @@ from typing import Any, TextIO
 
 from padless.bench.machine import least_busy_core
 from padless.errors import ConfigError, TrainingError
+from padless.processes import without_launcher
 
 ALLOCATORS: dict[str, dict[str, str]] = {
     "default": {},
     # No memory goes back to the system, so that no page is faulted in twice.
     "keeping": {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**36), "MALLOC_TOP_PAD_": "0"},
 }
-_UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LD_PRELOAD", "MALLOC_ARENA_MAX", *ALLOCATORS["keeping"])
+_UNSET = ("LD_PRELOAD", "MALLOC_ARENA_MAX", *ALLOCATORS["keeping"])
 
 
 class Worker:
@@ -44,7 +45,7 @@ class Worker:
             raise ConfigError(f"allocator={allocator} is unknown", f"choose one of {', '.join(ALLOCATORS)}")
         folder.mkdir(parents=True, exist_ok=True)
         self._name, self._log = name, folder / f"{name}.log"
-        inherited = {key: value for key, value in os.environ.items() if key not in _UNSET}
+        inherited = {key: value for key, value in without_launcher(os.environ).items() if key not in _UNSET}
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -8,25 +8,22 @@ import dataclasses
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from padless.config.schema import Config
-from padless.errors import ConfigError, TrainingError
+from padless.errors import ConfigError
 from padless.plan.devices import CPU_CORE, gpu_of_driver
 from padless.plan.estimate import Speed, all_phases, mean_mask_rate
 from padless.plan.hardware import Machine, machine_of
 from padless.plan.lengths import Segments
 from padless.plan.streams import data_of_phase
+from padless.processes import run_module
 
 BUDGET_S = 120.0
 _SAMPLE_BLOCKS = 4
 _BUSY_BELOW = 0.7
 _CPU_TOKENS = 1024
-_PROBE = "padless.bench.probe"
-_UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,22 +143,8 @@ def run_probe(task: dict[str, Any]) -> dict[str, Any]:
     Raises:
         TrainingError: it failed; says its last line.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in _UNSET}
-    done = subprocess.run(
-        [sys.executable, "-m", _PROBE],
-        input=json.dumps(task),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line and not line.startswith(" ")][-1:] or ["no output"]
-        raise TrainingError(
-            f"the probe ended with code {done.returncode}: {last[0]}",
-            "where memory did not suffice, take a smaller hardware.microbatch_blocks",
-        )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    remedy = "where memory did not suffice, take a smaller hardware.microbatch_blocks"
+    return run_module("padless.bench.probe", task, os.environ, "the probe", remedy)
 
 
 def _setting(config: Config) -> dict[str, Any]:
