@@ -71,7 +71,7 @@ def test_settings_are_read(tmp_path):
         (["top=0"], "top=0 is less than 1", "write top=1 or more"),
         (["candidates=4"], "candidates=4 has no effect without --measure", "add --measure"),
         (["out=shapes.jpg"], "out=shapes.jpg does not end in .png", "out=shapes.png"),
-        (["out=no/such/a.png"], "there is no folder no/such", "make it first"),
+        (["out=no/such/a.png"], "there is no folder no/such", "make it, or give a file"),
     ],
 )
 def test_what_cannot_be_used_is_an_error_with_what_can(words, cause, remedy):

@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from padless.data.durable import durable_file
+from padless.data.picture_file import writing_picture
 from padless.design.measure import Measured
 from padless.design.search import Found, geometric_mean
 from padless.design.shapes import shape_name
-from padless.errors import ConfigError
 from padless.units import approximate_tokens
 
 _FRONT, _PUBLISHED, _TIMED = "#1f4e8c", "#c0392b", "#117864"
@@ -40,13 +39,8 @@ def draw(founds: Sequence[Found], measured: Sequence[Measured | None], gpus: str
         elif columns == 2:
             axes[row, 1].set_axis_off()
     figure.suptitle(f"predicted forward pass, geometric mean over inputs and {gpus}", fontsize=11)
-    try:
-        with durable_file(out) as file:
-            figure.savefig(file, format="png", dpi=120)
-    except OSError as error:
-        raise ConfigError(
-            f"out={out} cannot be written: {error.strerror}", "give a file in a writable folder"
-        ) from error
+    with writing_picture(out) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _draw_search(figure: Figure, axis: Axes, found: Found) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from padless.config.load import unknown_word
+from padless.data.picture_file import picture_file
 from padless.design.search import Workload, workloads_of
 from padless.design.shapes import STEP, TILE, Grid
 from padless.errors import ConfigError
@@ -93,7 +94,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         workloads=tuple(workloads_of(context, short, _whole("batch_tokens", values["batch_tokens"], context))),
         has_memory=_has_memory(values["front"]),
         top=_whole("top", values["top"], 1),
-        out=_picture(values["out"]),
+        out=picture_file(values["out"], "write e.g. out=shapes.png") if values["out"] else None,
         measures=measures,
         candidates=_whole("candidates", values["candidates"], 3),
         repeats=_whole("repeats", values["repeats"], 1),
@@ -195,14 +196,3 @@ def _has_memory(text: str) -> bool:
     if text not in _FRONTS:
         raise ConfigError(f"front={text} is none of {' and '.join(_FRONTS)}", "write e.g. front=time,memory")
     return text == "time,memory"
-
-
-def _picture(text: str) -> Path | None:
-    if not text:
-        return None
-    out = Path(text)
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"out={out} does not end in .png", "write e.g. out=shapes.png")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}", "make it first, or give another")
-    return out

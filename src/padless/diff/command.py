@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from padless.config.load import unknown_word
+from padless.data.picture_file import picture_file
 from padless.diff.losses import Agreement, LossComparison, Reached, compare_losses
 from padless.diff.provenance import Fact, compare_provenance
 from padless.diff.read import RUNS, Run, read_run
@@ -68,18 +69,14 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
     for argument in arguments:
         key, separator, value = argument.partition("=")
         if key == "out" and separator:
-            out = Path(value)
+            out = value
         elif separator and not any(path.exists() for path in (Path(argument), RUNS / argument)):
             raise unknown_word(argument, ["out"], _USAGE)
         else:
             names.append(argument)
     if len(names) != 2:
         raise ConfigError(f"diff compares two runs, {len(names)} given", _USAGE)
-    if out is not None and out.suffix.lower() != ".png":
-        raise ConfigError(f"out={out} does not end in .png", _USAGE)
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}", "make it, or give a file in one that exists")
-    return names, out
+    return names, None if out is None else picture_file(out, _USAGE)
 
 
 def _verdict(settings: Sequence[SettingDifference], facts: Sequence[Fact], losses: LossComparison) -> str:

@@ -7,10 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from padless.data.durable import durable_file
+from padless.data.picture_file import writing_picture
 from padless.diff.losses import LossComparison
 from padless.diff.read import Run
-from padless.errors import ConfigError
 from padless.units import approximate_tokens
 
 _SHADES = ("#dfe9f5", "#f6ecd9", "#e2f0e0", "#f3e1e6", "#e8e4f2")
@@ -49,13 +48,8 @@ def plot_difference(a: Run, b: Run, comparison: LossComparison, out: Path) -> No
         lower.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
     lower.set_xlabel("clock (tokens)")
     lower.xaxis.set_major_formatter(lambda value, _: approximate_tokens(value))
-    try:
-        with durable_file(out) as file:
-            figure.savefig(file, format="png", dpi=130)
-    except OSError as error:
-        raise ConfigError(
-            f"out={out} cannot be written: {error.strerror}", "give a file in a writable folder"
-        ) from error
+    with writing_picture(out) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def phase_spans(run: Run) -> list[tuple[str, int, int]]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +31,6 @@ def plan_command(arguments: list[str], as_json: bool) -> None:
     if request.fit is not None:
         _fit(request, as_json)
         return
-    _require_writable(request.out)
     ready, speed = _measured(request, as_json) if request.measure else (prepare(request), None)
     price = ready.machine.device.usd_per_hour if request.price is None else request.price
     run = estimate(ready.config, ready.machine, ready.microbatch_blocks, price, request.lengths, speed)
@@ -44,10 +42,7 @@ def plan_command(arguments: list[str], as_json: bool) -> None:
     if request.out is not None:
         from padless.plan.picture import draw_schedule  # matplotlib
 
-        try:
-            draw_schedule(ready.config, request.out)
-        except OSError as error:
-            raise _unwritable(request.out, error) from None
+        draw_schedule(ready.config, request.out)
         if not as_json:
             _say(console)(f"drawn: {request.out}")
 
@@ -76,24 +71,6 @@ def _fit(request: Request, as_json: bool) -> None:
         _print_json(console, found.as_plain(price))
     else:
         print_answer(found, price, console)
-
-
-def _require_writable(out: Path | None) -> None:
-    """Refuse a picture's file that cannot be written, before anything is counted; nothing is left behind."""
-    if out is None:
-        return
-    was_there = out.exists()
-    try:
-        with out.open("ab"):
-            pass
-        if not was_there:
-            out.unlink()
-    except OSError as error:
-        raise _unwritable(out, error) from None
-
-
-def _unwritable(out: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"out={out} cannot be written: {error.strerror or error}", "give a file in a folder of yours")
 
 
 def _print_json(console: Console, plain: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from padless.config.schema import Config
+from padless.data.picture_file import writing_picture
 from padless.plan.estimate import all_phases
 from padless.schedule.phases import PhasePlan
 from padless.schedule.step import StepSettings, settings_at
@@ -16,7 +17,11 @@ _SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 
 
 def draw_schedule(config: Config, path: Path) -> None:
-    """Write the picture of a configuration's phases; branches have colours of their own."""
+    """Write the picture of a configuration's phases; branches have colours of their own.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -50,7 +55,8 @@ def draw_schedule(config: Config, path: Path) -> None:
     figure.suptitle(f"{config.run.name}: the schedule")
     figure.align_ylabels(axes)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with writing_picture(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
 
 

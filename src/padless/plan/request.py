@@ -10,6 +10,7 @@ from padless.config.check import check
 from padless.config.compose import YAML_FOLDER, compose
 from padless.config.load import nearest_key, unknown_word
 from padless.config.schema import Config
+from padless.data.picture_file import picture_file
 from padless.errors import ConfigError
 from padless.plan.devices import CPU_CORE, GPUS, Gpu
 from padless.plan.efficiency import seconds_a_token
@@ -91,7 +92,7 @@ def parse_request(arguments: Sequence[str]) -> Request:
         tuple(overrides),
         own.get("gpus"),
         _number("price", own.get("price")),
-        _picture(own.get("out")),
+        picture_file(own["out"], "write e.g. out=plan.png") if "out" in own else None,
         _lengths(own.get("lengths")),
         _number("link_gb_s", own.get("link_gb_s")),
         own.get("fit"),
@@ -175,17 +176,6 @@ def _number(key: str, text: str | None) -> float | None:
     if not (math.isfinite(number) and number > 0) and not (key == "price" and number == 0):
         raise ConfigError(f"{key}={text} is not a positive number", f"write e.g. {key}=2.5")
     return number
-
-
-def _picture(text: str | None) -> Path | None:
-    if text is None:
-        return None
-    path = Path(text)
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"out={text} does not end in .png", "write e.g. out=plan.png")
-    if not path.parent.is_dir():
-        raise ConfigError(f"out={text}: there is no folder {path.parent}", "make it, or give a file in one that exists")
-    return path
 
 
 def _lengths(text: str | None) -> str | None:
