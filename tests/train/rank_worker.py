@@ -1,4 +1,4 @@
-"""A rank that joins, says its pid in a file, then does what is asked. python ... FOLDER WHAT [TIMEOUT_S]
+"""A rank that joins, says its pid in a file, then does what is asked. python ... FOLDER WHAT
 
 collective  meets the others in one barrier after another
 hang        rank 1's main thread hangs after 20 of the exchanges that steps make; a stop signal does not wake it
@@ -49,9 +49,12 @@ class Pids:
         return index
 
 
-def main() -> None:
-    folder, what = Path(sys.argv[1]), sys.argv[2]
-    timeout_s = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
+def run_rank(folder: Path, what: str, timeout_s: float) -> int:
+    """Be a rank, and return the code to exit with."""
+    return exit_code_of(lambda: join(folder, what, timeout_s))
+
+
+def join(folder: Path, what: str, timeout_s: float) -> None:
     with start_world(HardwareConfig("cpu", None, 1, "fp32", "sdpa", False, 1, True, timeout_s, "off")) as world:
         world.when_a_rank_is_lost(lambda line, code: write(folder / f"told-{world.rank}", f"{code} {line}"))
         loader = loader_of(folder) if what in ("loaders", "train") else iter([])
@@ -165,4 +168,4 @@ def write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(run_rank(Path(sys.argv[1]), sys.argv[2], 60.0))

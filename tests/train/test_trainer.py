@@ -2,12 +2,15 @@
 
 import copy
 import math
+import platform
 from dataclasses import replace
 
+import cpuinfo
 import pytest
 import torch
 from composer import Trainer
 from composer.core import Callback, DataSpec
+from composer.utils import collect_env
 from rich.console import Console
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -246,3 +249,12 @@ def test_the_scale_is_in_the_checkpoint_and_comes_back(make_phase, tmp_path):
     saved = load_checkpoint(saver.last_path)
     saved.meta["train_seconds"] = 1.0
     assert state_from_run(saved, "a.pt").loss_scale == phase.record.loss_scale == LossScale(2.0**12, 11)
+
+
+def test_building_a_trainer_does_not_measure_the_cpu(make_phase, monkeypatch):
+    """Composer asks py-cpuinfo for a name that nobody reads; it starts a process for that and takes a second."""
+    asked = []
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: asked.append(1) or {})
+    make_phase().trainer([], 512)
+    assert asked == []
+    assert collect_env.get_composer_env_dict()["cpu_model"] == platform.machine()

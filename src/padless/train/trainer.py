@@ -13,6 +13,7 @@ optimizer steps. Nobody reads again after it; metrics and progress take the numb
 
 import contextlib
 import datetime
+import platform
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from composer import Trainer
 from composer.core import Event
 from composer.core.types import TrainerMode
 from composer.distributed import ddp_sync_context
+from composer.utils import collect_env
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,6 +34,10 @@ from padless.data.loader import StepLoader
 from padless.train.callbacks.record import StepRecord
 from padless.train.composer_model import count_segments, count_tokens, cross_entropy_of, row_losses
 from padless.train.world import World
+
+# A Trainer asks for the CPU's name and does not use it. py-cpuinfo, whom Composer asks, measures a frequency to answer,
+# in a process of its own: a second before the first step.
+collect_env.get_cpu_model = platform.machine
 
 
 class StepTrainer(Trainer):
