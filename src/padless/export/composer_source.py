@@ -26,6 +26,7 @@ from padless.export.composer_layout import by_our_names, model_from_layout
 from padless.export.composer_moments import outline_moments, read_moments
 from padless.export.hf_config import HfModel, describe_hf
 from padless.export.importer import LoadedSource, add_missing_bias, check_entries
+from padless.export.lfs import refuse_lfs_pointer
 from padless.export.pickled_weights import entry_of
 from padless.export.safetensors_header import Entry
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
@@ -56,8 +57,10 @@ def outline_of_checkpoint(path: Path) -> Outline:
 
     Raises:
         CheckpointError: it is neither, it is damaged, or it would run something, which is named.
+        ModelError: it is a Git LFS pointer.
     """
     try:
+        refuse_lfs_pointer(path)
         return outline_of_archive(path, INERT, _MAX_PICKLE_BYTES)
     except (RefusedError, OSError) as error:
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Numbers of a config that comes from elsewhere: of the right kind and within what a model can have, or named.
 
-JSON and YAML let NaN, text, ``true`` and 64.7 stand where a number belongs. None of them is rounded or replaced: what is
-not there has its default, what is there must be usable.
+JSON and YAML let NaN, text, ``true`` and 64.7 stand where a number belongs. None of them is rounded or replaced: what
+is not there has its default, what is there must be usable.
 """
 
 import math

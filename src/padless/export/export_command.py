@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from padless.checkpoint.names import FOLDER
 from padless.config.load import unknown_word
 from padless.errors import CheckpointError, ConfigError
 from padless.export.command import export_checkpoint
-from padless.export.fill_mask import fill_masks
+from padless.export.fill_mask import FilledMask, fill_example
 from padless.export.known_models import MAIN
+from padless.export.near_names import nearest_checkpoint, nearest_run, refuse_run_folder
 from padless.export.parity import ParityResult
 
 _USAGE = (
@@ -25,7 +27,6 @@ _USAGE = (
     "push=<owner/name> also to the hub"
 )
 _KEYS = ("checkpoint", "run", "every", "out", "push", "private", "licence")
-_SENTENCE = "The capital of France is [MASK]."
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Exported:
     checkpoint: Path
     out: Path
     parity: ParityResult
-    filled: str  # a mask that the export filled, on one line
+    filled: FilledMask | None  # None where its segments are too short for any
 
 
 def export_command(arguments: list[str], as_json: bool) -> None:
@@ -96,13 +97,14 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> list[Exported]
     exported = []
     for checkpoint, out in wanted:
         parity = export_checkpoint(checkpoint, out, request.licence)
-        filled = fill_masks(out, [_SENTENCE], top_k=3)[0].as_line()
+        filled = fill_example(out)
         exported.append(Exported(checkpoint, out, parity, filled))
         say(
             f"exported {out}: max |logit difference| {parity.max_abs_difference:.1e}, "
             f"top-1 agreement {parity.top1_agreement:.1%} against transformers"
         )
-        say(f"  {filled}")
+        if filled is not None:
+            say(f"  {filled.as_line()}")
     if request.push is not None:
         _push(request.push, request.run is not None, exported)
         say(f"pushed to {request.push}{' (private)' if request.private else ''}")
@@ -126,13 +128,24 @@ def _checkpoints(request: ExportRequest) -> list[tuple[Path, Path]]:
     """Return each checkpoint to export, with its folder."""
     if request.checkpoint is not None:
         path = Path(request.checkpoint)
-        named = None if path.exists() else checkpoint_by_name(request.checkpoint)
-        return [(named or path, request.out)]
+        if os.path.exists(path):  # noqa: PTH110 - as resolve_source
+            refuse_run_folder(path)
+            return [(path, request.out)]
+        named = checkpoint_by_name(request.checkpoint)
+        if named is None:
+            near = nearest_checkpoint(request.checkpoint)
+            raise CheckpointError(
+                f"checkpoint={request.checkpoint} is neither a file nor a checkpoint's name",
+                f"did you mean {near}?" if near else "give a .pt file of a run's checkpoints/, or <run>@latest",
+            )
+        return [(named, request.out)]
     name = request.run or ""
     folder = next((each for each in (Path(name), RUNS / name) if (each / FOLDER).is_dir()), None)
     if folder is None:
+        near = nearest_run(name)
         raise CheckpointError(
-            f"run={name} is no folder of a run with checkpoints/", "give runs/<name> or the run's name"
+            f"run={name} is no folder of a run with checkpoints/",
+            f"did you mean run={near}?" if near else "give runs/<name> or the run's name",
         )
     rows = whole_checkpoints(folder)
     if not rows:

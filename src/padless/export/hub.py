@@ -12,12 +12,13 @@ import huggingface_hub
 from huggingface_hub import errors
 
 from padless.errors import CheckpointError
-from padless.export.known_models import HubSource
+from padless.export.known_models import MAIN, HubSource
 from padless.export.pickled_weights import PICKLED
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _FOLDER_FILES = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "padless.json"),
+    *(*_TOKENIZER_FILES, "padless.json"),
 )
 _BATCH = re.compile(r"ba(\d{1,12})")
 _SHOWN_FILES = 4
@@ -47,8 +48,7 @@ def fetch_file(source: HubSource) -> Path:
         if names is None:
             return _cached_file(source)
         name = _chosen(source, names)
-        beside = (str(Path(name).with_suffix(".yaml")), str(Path(name).with_name("config.yaml")))
-        return Path(_snapshot(source, (name, *beside))) / name
+        return Path(_snapshot(source, (name, *_beside(name)))) / name
 
 
 def fetch_tokenizer(repo: str) -> Path:
@@ -59,7 +59,7 @@ def fetch_tokenizer(repo: str) -> Path:
     """
     source = HubSource(repo)
     with _in_our_words(source):
-        return Path(_snapshot(source, ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")))
+        return Path(_snapshot(source, _TOKENIZER_FILES))
 
 
 def newest_of(source: HubSource, names: Sequence[str]) -> str:
@@ -84,6 +84,11 @@ def revision_of(path: Path) -> str | None:
     """Return the commit that a file or folder in the cache is from."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
+
+
+def _beside(name: str) -> tuple[str, str]:
+    """Return where the YAML of a checkpoint's trainer may lie."""
+    return str(Path(name).with_suffix(".yaml")), str(Path(name).with_name("config.yaml"))
 
 
 def _snapshot(source: HubSource, names: Sequence[str]) -> str:
@@ -152,6 +157,25 @@ def _in_our_words(source: HubSource) -> Iterator[None]:
 def _unreachable(source: HubSource, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{source} is no path here, not in the cache, and the hub cannot be reached ({type(error).__name__})",
-        f"download it where there is a network (`hf download {source.repo} --revision {source.revision}`) and give the "
-        "path of the folder or file",
+        f"where there is a network: `{_download_command(source)}`; then give the path of {_what_it_fetches(source)}",
     )
+
+
+def _download_command(source: HubSource) -> str:
+    """Return the command that fetches what :func:`fetch_folder` or :func:`fetch_file` would, and nothing else."""
+    revision = "" if source.revision == MAIN else f" --revision {source.revision}"
+    if source.file is None and source.newest_in is None:
+        names = " ".join(f"'{name}'" if "*" in name else name for name in (*_FOLDER_FILES, PICKLED))
+        return f"hf download {source.repo} {names}{revision} --local-dir model"
+    file = source.file or f"{source.newest_in}/<its newest .pt>"
+    tokenizer = ""
+    if source.tokenizer_repo is not None:
+        tokenizer = f" && hf download {source.tokenizer_repo} {' '.join(_TOKENIZER_FILES)} --local-dir model/tokenizer"
+    beside = " ".join(_beside(file))
+    return f"hf download {source.repo} '{file}' {beside}{revision} --local-dir model{tokenizer}"
+
+
+def _what_it_fetches(source: HubSource) -> str:
+    if source.file is None and source.newest_in is None:
+        return "model/"
+    return f"the .pt file{', and tokenizer=model/tokenizer' if source.tokenizer_repo is not None else ''}"

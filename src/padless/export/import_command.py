@@ -105,5 +105,8 @@ def lines_of(out: Path, imported: Imported) -> list[str]:
         f"{parity.top1_agreement:.1%} against transformers",
     ]
     if imported.filled is not None:
-        return [*lines, f"  {imported.filled.as_line()}"]
+        lines.append(f"  {imported.filled.as_line()}")
+    lines += [f"note: {note}" for note in imported.notes]
+    if imported.has_tokenizer:
+        return lines
     return [*lines, "note: the source has no tokenizer; give one with tokenizer=, or copy it into the folder"]

@@ -14,16 +14,16 @@ import yaml
 
 from padless.config.plain_yaml import without_aliases
 from padless.config.schema import ModelConfig, RopeConfig
-from padless.errors import CheckpointError, ModelError
+from padless.errors import CheckpointError
 from padless.export.command import export_checkpoint
 from padless.export.composer_source import is_composer_checkpoint, outline_of_checkpoint
-from padless.export.fill_mask import FilledMask, fill_masks
+from padless.export.fill_mask import FilledMask, fill_example
 from padless.export.import_card import render_import_card
 from padless.export.import_check import check_import
-from padless.export.importer import LoadedSource
+from padless.export.import_tokenizer import tokenizer_for_import
+from padless.export.importer import TOKENIZER_HASH, LoadedSource, recorded_facts
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.export.source import ResolvedSource, load_source, resolve_source
-from padless.export.tokenizer_files import TokenizerFiles, tokenizer_in, tokenizer_of
 from padless.export.writer import (
     new_folder,
     refuse_more_ids,
@@ -36,7 +36,6 @@ from padless.export.writer import (
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 _MAX_JSON_BYTES = 1 << 20
-_SENTENCE = "The capital of France is {mask}."
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Imported:
     has_tokenizer: bool
     parity: ParityResult  # of what was written
     filled: FilledMask | None
+    notes: tuple[str, ...] = ()  # what could not be judged, or contradicts what the source says
 
 
 def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_len: int | None = None) -> Imported:
@@ -76,24 +76,23 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
     if resolved.path.is_file() and not _is_composer(resolved.path):
         return _import_own(resolved, loaded, out, kept, tokenizer, max_seq_len)
     own = _own_config(resolved.path)
-    files = _tokenizer(resolved, tokenizer)
-    if files is not None:
-        refuse_more_ids(files.vocab_size, loaded.model_config)
-    longest = max_seq_len or _longest(resolved, own)
-    ids = files.special_ids if files is not None else _ids_of(own, resolved.path)
-    check_import(resolved.path, loaded, MAX_LOGIT_DIFFERENCE)
     model, rope = loaded.model_config, loaded.rope
+    belonging = tokenizer_for_import(resolved, own, model.vocab_size, tokenizer)
+    files, ids = belonging.files, belonging.special_ids
+    if files is not None:
+        refuse_more_ids(files.vocab_size, model)
+    longest, notes = _longest(resolved, own, max_seq_len)
+    check_import(resolved.path, loaded, MAX_LOGIT_DIFFERENCE)
     with new_folder(out) as partial:
         write_weights(partial, loaded.state_dict, model, rope, longest, ids)
         _keep_pooling(partial / "config.json", own)
-        write_json(partial / "padless.json", _facts(resolved, loaded))
+        write_json(partial / "padless.json", _facts(resolved, loaded, belonging.recorded))
         if files is not None:
             files.write(partial, longest)
         (partial / "README.md").write_text(render_import_card(out.name, resolved, loaded, longest), encoding="utf-8")
         parity = compare_with_transformers(partial, loaded.state_dict, model, rope, ids, longest)
         require_parity(parity, MAX_LOGIT_DIFFERENCE)
-        text = None if files is None else _SENTENCE.format(mask=files.mask_token)
-        filled = None if text is None else fill_masks(partial, [text], top_k=3)[0]
+        filled = None if files is None else fill_example(partial)
     return Imported(
         resolved.origin,
         model,
@@ -104,6 +103,7 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
         files is not None,
         parity,
         filled,
+        (*belonging.notes, *notes),
     )
 
 
@@ -124,7 +124,7 @@ def _import_own(
             )
     parity = export_checkpoint(resolved.path, out)
     longest = json.loads((out / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    filled = fill_masks(out, [_SENTENCE.format(mask="[MASK]")], top_k=3)[0]
+    filled = fill_example(out)
     return Imported(
         resolved.origin, loaded.model_config, loaded.rope, loaded.tokens_seen, moments, longest, True, parity, filled
     )
@@ -139,39 +139,25 @@ def _own_config(path: Path) -> dict[str, Any]:
     return json.loads((path / "config.json").read_text(encoding="utf-8")) if path.is_dir() else {}
 
 
-def _tokenizer(resolved: ResolvedSource, given: Path | None) -> TokenizerFiles | None:
-    """Return the tokenizer that is given, beside the source, in the checkpoint, or of the published model."""
-    if given is not None:
-        found = tokenizer_of(given)
-        if found is None:
-            raise CheckpointError(f"tokenizer={given} is no tokenizer.json and no folder with one", "correct the path")
-        return found
-    if resolved.path.is_dir():
-        return tokenizer_of(resolved.path)
-    found = tokenizer_of(resolved.path.parent) or tokenizer_in(outline_of_checkpoint(resolved.path), resolved.path.name)
-    if found is None and resolved.hub is not None and resolved.hub.tokenizer_repo is not None:
-        from padless.export.hub import fetch_tokenizer
-
-        found = tokenizer_of(fetch_tokenizer(resolved.hub.tokenizer_repo))
-    if found is None:
-        raise CheckpointError(
-            f"{resolved.path} holds no tokenizer, and none lies beside it",
-            "give the one it was trained with: tokenizer=<tokenizer.json or its folder>",
-        )
-    return found
-
-
-def _longest(resolved: ResolvedSource, own: dict[str, Any]) -> int:
-    """Return the longest segment, in tokens, that the source says it was trained on."""
-    said = own.get("max_position_embeddings")
-    if said is None and resolved.path.is_file():
-        said = resolved.hub.max_seq_len if resolved.hub is not None else _max_seq_len_beside(resolved.path)
-    if type(said) is not int or said < 1:
+def _longest(resolved: ResolvedSource, own: dict[str, Any], given: int | None) -> tuple[int, tuple[str, ...]]:
+    """Return the longest segment, in tokens, that is given or that the source says, and notes on it."""
+    said = _said_length(resolved, own)
+    if given is None and said is None:
         raise CheckpointError(
             f"{resolved.path} does not say how long the segments were that it was trained on",
             "give it: max_seq_len=1024 (or 8192, after a context extension)",
         )
-    return said
+    if given is not None and said is not None and given > said:
+        note = f"max_seq_len={given} is written as given; the source says it was trained on segments of up to {said}"
+        return given, (note,)
+    return given or said or 0, ()
+
+
+def _said_length(resolved: ResolvedSource, own: dict[str, Any]) -> int | None:
+    said = own.get("max_position_embeddings")
+    if said is None and resolved.path.is_file():
+        said = resolved.hub.max_seq_len if resolved.hub is not None else _max_seq_len_beside(resolved.path)
+    return said if type(said) is int and said >= 1 else None
 
 
 def _max_seq_len_beside(path: Path) -> object:
@@ -185,18 +171,6 @@ def _max_seq_len_beside(path: Path) -> object:
     return None
 
 
-def _ids_of(own: dict[str, Any], path: Path) -> dict[str, int]:
-    """Return the special ids that a folder without a tokenizer states."""
-    ids = {name: own.get(f"{name}_token_id") for name in ("cls", "sep", "pad", "mask")}
-    found = {name: each for name, each in ids.items() if type(each) is int}
-    if len(found) < len(ids):
-        raise ModelError(
-            f"{path} has no tokenizer.json, and its config.json does not state cls, sep, pad and mask ids",
-            "give the tokenizer it was trained with: tokenizer=<tokenizer.json or its folder>",
-        )
-    return found
-
-
 def _keep_pooling(file: Path, own: dict[str, Any]) -> None:
     """Write the source's pooling into the config: what its users fine-tune it with."""
     if own.get("classifier_pooling") in ("cls", "mean"):
@@ -204,13 +178,8 @@ def _keep_pooling(file: Path, own: dict[str, Any]) -> None:
         write_json(file, {**written, "classifier_pooling": own["classifier_pooling"]})
 
 
-def _facts(resolved: ResolvedSource, loaded: LoadedSource) -> dict[str, Any]:
+def _facts(resolved: ResolvedSource, loaded: LoadedSource, tokenizer_sha256: str | None) -> dict[str, Any]:
     """Return what ``padless.json`` says: what the source's own says, if it has one, and where it came from."""
-    file = resolved.path / "padless.json"
-    try:
-        is_small = resolved.path.is_dir() and file.stat().st_size <= _MAX_JSON_BYTES
-        own = json.loads(file.read_text(encoding="utf-8")) if is_small else {}
-    except (OSError, ValueError, RecursionError):
-        own = {}
+    own = recorded_facts(resolved.path) if resolved.path.is_dir() else {}
     tokens = {} if loaded.tokens_seen is None else {"clock_tokens": loaded.tokens_seen}
-    return {**(own if isinstance(own, dict) else {}), **tokens, "imported_from": resolved.origin}
+    return {**own, **tokens, TOKENIZER_HASH: tokenizer_sha256, "imported_from": resolved.origin}

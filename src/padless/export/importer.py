@@ -6,6 +6,7 @@ values must be finite.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ from padless.export.pickled_weights import PICKLED, entry_of, outline_of_weights
 from padless.export.safetensors_header import Entry, read_header
 from padless.model.tensor_shapes import DECODER, EMBEDDING, check_state_dict, tensor_shapes
 
+TOKENIZER_HASH = "tokenizer_sha256"  # in padless.json
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_INDEX_BYTES = 8 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -62,10 +65,7 @@ def load_hf_folder(path: Path) -> LoadedSource:
     state_dict = read(path, model, has_bias)
     add_missing_bias(state_dict, model)
     check_state_dict(state_dict, model, str(path))
-    tokenizer = path / "tokenizer.json"
-    return LoadedSource(
-        state_dict, model, rope, sha256_of_file(tokenizer) if tokenizer.is_file() else None, _tokens_seen(path)
-    )
+    return LoadedSource(state_dict, model, rope, _tokenizer_hash(path), _tokens_seen(path))
 
 
 def is_pickled(path: Path) -> bool:
@@ -202,12 +202,34 @@ def _shard(path: Path, name: object) -> Path:
     return path / name
 
 
-def _tokens_seen(path: Path) -> int | None:
-    """Return the tokens our own exports state in their ``padless.json``."""
+def recorded_facts(path: Path) -> dict[str, Any]:
+    """Return what the ``padless.json`` of a folder says, empty where it says nothing.
+
+    Raises:
+        ModelError: the file is absurdly large.
+    """
     file = path / "padless.json"
     _refuse_large(file, _MAX_CONFIG_BYTES)
     try:
-        tokens: Any = json.loads(file.read_text(encoding="utf-8"))["clock_tokens"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        facts: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def recorded_hash(path: Path) -> str | None:
+    """Return the hash of the tokenizer.json that a folder was written with, as its ``padless.json`` records it."""
+    recorded = recorded_facts(path).get(TOKENIZER_HASH)
+    return recorded if isinstance(recorded, str) and _SHA256.fullmatch(recorded) else None
+
+
+def _tokenizer_hash(path: Path) -> str | None:
+    """Return the hash of the tokenizer that weights were trained with: the recorded one, else that of the file."""
+    file = path / "tokenizer.json"
+    return recorded_hash(path) or (sha256_of_file(file) if file.is_file() else None)
+
+
+def _tokens_seen(path: Path) -> int | None:
+    """Return the tokens our own exports state in their ``padless.json``."""
+    tokens = recorded_facts(path).get("clock_tokens")
     return tokens if type(tokens) is int and tokens >= 0 else None

@@ -9,6 +9,7 @@ from padless.checkpoint.archive import outline_of_archive
 from padless.checkpoint.outline import Outline, RefusedError, TensorOutline
 from padless.checkpoint.records import read_tensors
 from padless.errors import ModelError
+from padless.export.lfs import refuse_lfs_pointer
 from padless.export.safetensors_header import Entry
 
 PICKLED = "pytorch_model.bin"
@@ -39,6 +40,7 @@ def outline_of_weights(file: Path) -> Outline:
         ModelError: it is something else, is damaged, or would run something, which is named.
     """
     try:
+        refuse_lfs_pointer(file)
         outline = outline_of_archive(file)
     except (RefusedError, OSError) as error:
         raise ModelError(f"{file} cannot be read: {error}; nothing in it was run", _REMEDY) from error

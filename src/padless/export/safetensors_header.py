@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from padless.checkpoint.archive import kind_of_file
 from padless.errors import ModelError
+from padless.export.lfs import refuse_lfs_pointer
 
 _MAX_HEADER_BYTES = 16 << 20  # a header has about 100 bytes a tensor
 _LENGTH_BYTES = 8
@@ -28,6 +29,7 @@ def read_header(file: Path) -> dict[str, Entry]:
         ModelError: not a safetensors file (what it is instead is said), truncated, or its sizes are absurd.
     """
     try:
+        refuse_lfs_pointer(file)
         problem = _problem_of_length(file)
         if problem is None:
             with safe_open(file, framework="pt") as opened:

@@ -23,6 +23,7 @@ from padless.export.composer_source import (
 )
 from padless.export.importer import LoadedSource, load_hf_folder
 from padless.export.known_models import HubSource, hub_source, name_nearest
+from padless.export.near_names import nearest_checkpoint, refuse_near_checkpoint, refuse_run_folder
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,19 @@ def resolve_source(name: str) -> ResolvedSource:
     """Return the local files that ``name`` stands for, downloading what is on the hub.
 
     Raises:
-        CheckpointError: nothing has this name, or the hub cannot be reached and the files are not here.
+        CheckpointError: nothing has this name, it is the folder of a run or nearly the name of a checkpoint, or the hub
+            cannot be reached and the files are not here.
     """
     if os.path.exists(name):  # noqa: PTH110 - a name too long for a path is no path, where pathlib raises
+        refuse_run_folder(Path(name))
         return ResolvedSource(name, Path(name))
     own = checkpoint_by_name(name)
     if own is not None:
         return ResolvedSource(name, own)
+    refuse_near_checkpoint(name)
     hub = hub_source(name)
     if hub is None:
-        near = name_nearest(name)
+        near = nearest_checkpoint(name) or name_nearest(name)
         raise CheckpointError(
             f"source {name} is neither a checkpoint file nor a Hugging Face folder, and no model is known by this name",
             f"{f'did you mean {near}? Or ' if near else ''}give a .pt file from a run's checkpoints/ folder, a folder "
@@ -66,7 +70,13 @@ def resolve_source(name: str) -> ResolvedSource:
     from padless.export.hub import fetch_file, fetch_folder  # huggingface_hub takes its time
 
     is_file = hub.file is not None or hub.newest_in is not None
-    return ResolvedSource(name, fetch_file(hub) if is_file else fetch_folder(hub), hub)
+    try:
+        return ResolvedSource(name, fetch_file(hub) if is_file else fetch_folder(hub), hub)
+    except CheckpointError as error:
+        near = nearest_checkpoint(name)
+        if near is None:
+            raise
+        raise CheckpointError(error.cause, f"did you mean {near}? Or {error.remedy}") from error
 
 
 def load_source(source: str | ResolvedSource) -> tuple[LoadedSource, dict[str, Any] | None]:

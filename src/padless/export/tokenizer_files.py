@@ -4,6 +4,7 @@ Published models name their special tokens differently ([MASK], <mask>): tokeniz
 special_tokens_map.json say which is which, and without them the names are BERT's.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import tokenizers
 from padless.checkpoint.outline import Outline
 from padless.data.tokenise import SPECIALS
 from padless.errors import DataError
+from padless.export.lfs import refuse_lfs_pointer
 
 TOKENIZER, SETTINGS, SPECIALS_MAP = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _MAX_BYTES = 128 << 20
@@ -29,7 +31,17 @@ class TokenizerFiles:
     files: dict[str, bytes]  # tokenizer.json and its settings, by name
     special_ids: dict[str, int]  # cls, sep, pad, mask
     mask_token: str
-    vocab_size: int  # largest id + 1
+    ids: dict[str, int]  # of every token
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the largest id + 1."""
+        return max(self.ids.values()) + 1
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash by which prepared data and checkpoints know a tokenizer: of tokenizer.json as it is."""
+        return hashlib.sha256(self.files[TOKENIZER]).hexdigest()
 
     def write(self, folder: Path, max_position_tokens: int) -> None:
         """Write the files; settings that are missing are made, as transformers needs them."""
@@ -51,6 +63,7 @@ def tokenizer_of(place: Path) -> TokenizerFiles | None:
 
     Raises:
         DataError: it is not a tokenizer, or lacks a special token.
+        ModelError: it is a Git LFS pointer.
     """
     file = place / TOKENIZER if place.is_dir() else place
     if not file.is_file():
@@ -60,6 +73,7 @@ def tokenizer_of(place: Path) -> TokenizerFiles | None:
     for each in found.values():
         if each.stat().st_size > _MAX_BYTES:
             raise DataError(f"{each} has {each.stat().st_size:_} bytes", f"at most {_MAX_BYTES:_} are read")
+        refuse_lfs_pointer(each)
     return _examined({name: each.read_bytes() for name, each in found.items()}, str(file))
 
 
@@ -103,8 +117,8 @@ def _examined(files: dict[str, bytes], what: str) -> TokenizerFiles:
             f"{what} has no {', '.join(missing)}",
             f"give the tokenizer.json the model was trained with, and its {SETTINGS} beside it",
         )
-    vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return TokenizerFiles(files, {name: int(each) for name, each in ids.items()}, names["mask"], vocab_size)
+    special_ids = {name: int(each) for name, each in ids.items()}
+    return TokenizerFiles(files, special_ids, names["mask"], tokenizer.get_vocab(with_added_tokens=True))
 
 
 def _token_names(files: Mapping[str, bytes], what: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from padless.errors import ModelError
 from padless.events import reached
 from padless.export.card import ModelCard, render_card
 from padless.export.hf_config import DECODER_BIAS, hf_config
-from padless.export.importer import WEIGHTS
+from padless.export.importer import TOKENIZER_HASH, WEIGHTS
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.model.tensor_shapes import check_state_dict, tensor_shapes
 from padless.processes import started_ticks
@@ -65,7 +65,7 @@ def export_hf(
     with new_folder(out) as partial:
         write_weights(partial, weights, model, rope, card.max_position_tokens, facts.special_ids)
         origin = {"clock_tokens": card.clock_tokens, "phase": card.phase_name, "lr_share": card.lr_share}
-        write_json(partial / "padless.json", origin)
+        write_json(partial / "padless.json", {**origin, TOKENIZER_HASH: facts.sha256})
         _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
         parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
