@@ -5,15 +5,18 @@ import shutil
 
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
+from padless.checkpoint import Checkpoint, save_checkpoint
 from padless.config.check import check
 from padless.config.compose import compose
-from padless.config.load import to_plain
+from padless.config.load import to_plain, to_yaml
 from padless.data.manifest import read_manifest
 from padless.domain.command import continue_on, continue_on_script
 from padless.domain.run_settings import quoted
 from padless.domain.settings import Continuation
-from padless.errors import ConfigError, DataError
+from padless.errors import CheckpointError, ConfigError, DataError, ModelError
+from padless.model.masked_lm import MaskedLM
 from padless.train.handover import state_from_source
 
 SMALL = {"block_tokens": 512, "val_fraction": 0.1, "train": False, "settings": ["hardware=cpu"]}
@@ -84,22 +87,102 @@ def test_a_source_without_its_tokenizer_is_refused(tmp_path, notes, source):
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "error", "message"),
     [
-        ({"passes": 0.0}, "passes=0 is not above 0"),
-        ({"passes": float("nan")}, "passes=nan is not above 0"),
-        ({"replay": 1.0}, r"replay=1 is not in \[0, 1\)"),
-        ({"ranks": 0}, "ranks=0 is less than 1"),
-        ({"max_seq_len": 512}, r"max_seq_len=512 is more than the source was trained on \(256\)"),
-        ({"recipe": "domain_log"}, "there is no recipe called 'domain_log'"),
+        ({"max_seq_len": 512}, ConfigError, r"max_seq_len=512 is more than the source was trained on \(256\)"),
+        ({"settings": ["phases.adapt.lr.peak=-1"]}, ConfigError, r"phases\.adapt\.lr\.peak=-1 is not above 0"),
+        ({"settings": ["phases.adapt.lr.pek=1"]}, ConfigError, r"unknown setting phases\.adapt\.lr\.pek"),
+        ({"settings": ["run.seed=-1"]}, ConfigError, r"run\.seed=-1 is not in"),
+        (
+            {"keep": "weights,optimizer"},
+            CheckpointError,
+            r"keep=weights,optimizer, but .* holds weights only\n.*keep=w",
+        ),
     ],
 )
-def test_a_wrong_setting_is_refused(tmp_path, notes, source, more, message):
-    with pytest.raises(ConfigError, match=message):
-        prepared(tmp_path, notes, source, **more)
+def test_what_no_document_could_mend_is_refused_before_any_is_looked_at(tmp_path, source, more, error, message):
+    with pytest.raises(error, match=message):
+        prepared(tmp_path, "nothing.csv", source, **more)
+    assert [path.name for path in tmp_path.iterdir()] == ["said"]
 
 
-@pytest.mark.parametrize("path", ["a/b@stable", "run/anneal@1_351_680", "/a b/c=d.pt", "x,y", "it's", "/p/ä{1}.pt"])
+def test_a_setting_that_fits_some_sizes_only_is_not_refused_before_the_size_is_known(tmp_path, notes, source):
+    settings = ["hardware=cpu", "phases.adapt.batch.blocks=2", "phases.anneal.save_every_tokens=1_000_000"]
+    config, _ = prepared(tmp_path, notes, source, settings=settings)
+    assert config.phases["adapt"].batch.blocks == 2
+
+
+def test_weights_that_are_not_finite_are_refused_before_any_document(tmp_path, source):
+    bad = tmp_path / "bad"
+    shutil.copytree(source, bad)
+    weights = load_file(bad / "model.safetensors")
+    weights["model.layers.1.mlp.Wi.weight"][0, 0] = float("nan")
+    save_file(weights, bad / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"bad: model\.layers\.1\.mlp\.Wi\.weight holds NaN"):
+        prepared(tmp_path, "nothing.csv", bad)
+
+
+def test_another_tokenizer_than_the_sources_is_refused(tmp_path, source, tokenizer_folder):
+    other, bad = tmp_path / "tokenizer.json", tmp_path / "bad"
+    tree = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))
+    other.write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"was trained with another tokenizer \(.*\n.*leave tokenizer= out"):
+        prepared(tmp_path, "nothing.csv", source, tokenizer=str(other))
+    shutil.copytree(source, bad)
+    tree["model"]["vocab"]["zyzzyva"] = 1024
+    (bad / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
+    (bad / "padless.json").unlink()  # which has the tokenizer's hash
+    with pytest.raises(ModelError, match=r"tokenizer\.json has 1_025 ids, .*bad 1_024"):
+        prepared(tmp_path, "nothing.csv", bad)
+
+
+def test_the_name_of_another_run_is_refused(tmp_path, source):
+    config = compose(["recipe=smoke"])
+    folder = tmp_path / "runs" / "notes"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    meta = {"config": to_plain(config), "phase": "short", "clock_tokens": 3_072, "step": 6, "train_seconds": 1.5}
+    meta |= {"data": {"code": "a"}, "tokenizer_folder": "tokenizer", "tokenizer_sha256": "0" * 64}
+    (folder / "checkpoints" / "short").mkdir(parents=True)
+    model = MaskedLM(config.model, config.phases["short"].rope, "reference")
+    saved = Checkpoint(model.state_dict(), None, meta)
+    save_checkpoint(folder / "checkpoints" / "short" / "short-3_072tok.pt", saved, "hash")
+    with pytest.raises(
+        CheckpointError, match=r"notes is another run, from random weights with phases short.*\n.*name="
+    ):
+        prepared(tmp_path, "nothing.csv", source, name="notes")
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(DataError, match=r"nothing\.csv does not exist"):
+        prepared(tmp_path, "nothing.csv", source, name="notes")
+
+
+def test_a_small_table_is_prepared_with_a_share_and_few_steps_are_said(tmp_path, source):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("note\n" + "".join(f"row {number} is a note about a patient\n" for number in range(40)))
+    config, said = prepared(tmp_path, rows, source, val_fraction=None)
+    assert "4 are kept of the 40 different documents" in said
+    assert "steps of training move a model little: give more text, smaller blocks (block_tokens=256)" in said
+    assert read_manifest(tmp_path / "shards" / "domain").documents["val"] == 4
+    assert check(config, 1) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a/b@stable",
+        "run/anneal@1_351_680",
+        "/a b/c=d.pt",
+        "x,y",
+        "it's",
+        "/p/ä{1}.pt",
+        "7",
+        "null",
+        "1e3",
+        "-x",
+        ".5",
+        "On",
+    ],
+)
 def test_any_path_reaches_the_trainer_as_it_is(path):
     assert compose(["recipe=domain_short", f"start.source={quoted(path)}"]).start.source == path
 

@@ -147,6 +147,7 @@ def test_the_folder_loads_in_transformers_and_keeps_what_is_known_of_the_source(
     ("more", "error", "message"),
     [
         ({"terms": "0"}, ConfigError, "terms=0 adds nothing"),
+        ({"terms": "-3"}, ConfigError, "terms=-3 adds nothing"),
         ({"terms": "none.txt"}, DataError, "terms=none.txt is neither a number nor a file"),
         ({"most_added": 0.0}, ConfigError, "most_added=0 is not above 0"),
         ({"most_added": float("nan")}, ConfigError, "most_added=nan is not above 0"),
@@ -175,7 +176,22 @@ def test_a_list_in_another_encoding_is_refused(source, notes, tmp_path):
 
 def test_a_list_of_words_that_are_one_token_already_is_refused(source, notes, tmp_path):
     (tmp_path / "words.txt").write_text("the\nand\n")
-    with pytest.raises(DataError, match=r"words\.txt names no word that is not one token already"):
+    with pytest.raises(DataError, match=r"the list names no word that is not one token already"):
         extend_tokenizer(
             str(notes), str(source), str(tmp_path / "out"), terms=str(tmp_path / "words.txt"), console=QUIET
         )
+
+
+def test_a_list_without_a_word_is_refused_before_any_document(source, tmp_path):
+    (tmp_path / "words.txt").write_text(" \n\n")
+    with pytest.raises(DataError, match=r"words\.txt has no word"):
+        extend_tokenizer(
+            "nothing.csv", str(source), str(tmp_path / "out"), terms=str(tmp_path / "words.txt"), console=QUIET
+        )
+
+
+def test_a_failure_at_the_end_leaves_no_folder(source, notes, tmp_path, monkeypatch):
+    monkeypatch.setattr("padless.domain.extend_command.MOST_LOGIT_DIFFERENCE", -1.0)
+    with pytest.raises(ModelError, match="logits differ"):
+        extend_tokenizer(str(notes), str(source), str(tmp_path / "out"), terms="5", console=QUIET)
+    assert list(tmp_path.iterdir()) == []

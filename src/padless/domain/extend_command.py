@@ -3,6 +3,7 @@
 documents + tokenizer -> terms                       terms
 tokenizer.json + terms -> one that knows them        vocabulary; every other text is tokenised as before, checked
 weights + terms -> rows at the mean of the pieces    new_rows; biases as low as texts without the terms ask for
+what the source says beside tokenizer.json           tokenizer_settings; kept
 all of it -> a Hugging Face folder                   a source like any other: continue_on.py source=extended/
 """
 
@@ -28,11 +29,12 @@ from padless.domain.new_rows import extended_shape, shift_for, with_new_rows
 from padless.domain.plain_texts import log_sums, masked_batches, mean_loss, pieces_without
 from padless.domain.source_facts import read_source
 from padless.domain.terms import Term, best_terms, count_words, listed_terms
+from padless.domain.tokenizer_settings import keep_settings, read_settings
 from padless.domain.vocabulary import check_extensible, extend_vocabulary
 from padless.errors import ConfigError, DataError
 from padless.export.card import ModelCard
 from padless.export.source import load_source, resolve_source
-from padless.export.writer import export_hf, refuse_own_source, refuse_taken
+from padless.export.writer import export_hf, new_folder, refuse_own_source, refuse_taken
 from padless.model.masked_lm import MaskedLM
 from padless.model.tensor_shapes import DECODER, EMBEDDING
 from padless.train.source_schedule import schedule_of
@@ -94,6 +96,7 @@ def extend_tokenizer(
     console = console or Console()
     if not 0 < most_added < math.inf:
         raise ConfigError(f"most_added={most_added:g} is not above 0", "1e-4 nats is next to nothing")
+    words = _wanted_words(terms)
     refuse_taken(Path(output))
     resolved = resolve_source(source)
     refuse_own_source(Path(output), resolved.path)
@@ -101,13 +104,14 @@ def extend_tokenizer(
     tree = json.loads(facts.tokenizer.read_bytes())
     old_tokenizer = load_tokenizer(facts.tokenizer)
     check_extensible(tree, old_tokenizer)
+    settings = read_settings(facts.tokenizer)
+    loaded, _ = load_source(resolved)
     if text_key is None:
         text_key, line = find_text_key(input)
         console.print(line, highlight=False, soft_wrap=True)
-    chosen = _choose(terms, input, text_key, old_tokenizer, console)
+    chosen = _choose(words, input, text_key, old_tokenizer, console)
     extended, ids = extend_vocabulary(tree, chosen)
     new_tokenizer = _loaded(extended)
-    loaded, _ = load_source(resolved)
     shape = extended_shape(loaded.model_config, ids)
     old = _Weights(loaded.model_config, loaded.rope, loaded.state_dict)
     pieces = [
@@ -122,10 +126,11 @@ def extend_tokenizer(
     loss_before = mean_loss(old.model(), batches)
     loss_after = mean_loss(_Weights(shape, loaded.rope, weights).model(), batches)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     schedule = schedule_of(resolved)
     card = _card(folder.name, shape, facts.max_seq_len, loaded.tokens_seen, loss_after, source, schedule.lr_share)
-    _write(weights, shape, loaded.rope, extended, folder, card)
+    with new_folder(folder) as partial:
+        _write(weights, shape, loaded.rope, extended, partial, card)
+        keep_settings(settings, facts.tokenizer, extended, partial)
     before, after = _count(input, text_key, old_tokenizer), _count(input, text_key, new_tokenizer)
     extension = Extension(tuple(chosen), shape.vocab_size, loss_before, loss_after, shift, before, after)
     _show(extension, loaded.model_config.vocab_size, folder, console)
@@ -152,12 +157,12 @@ def _texts(source: str, text_key: str) -> Iterator[str]:
         yield from (document.text for document in read_documents(file, text_key, Meter()))
 
 
-def _choose(terms: str, source: str, text_key: str, tokenizer: Tokenizer, console: Console) -> list[Term]:
-    counts = count_words(_texts(source, text_key), tokenizer)
-    if terms.replace("_", "").isdigit():
+def _wanted_words(terms: str) -> int | list[str]:
+    """Return how many words are to be found, or those of a list."""
+    if terms.lstrip("-").replace("_", "").isdigit():
         if int(terms) < 1:
             raise ConfigError(f"terms={terms} adds nothing", "give a number from 1 on, or a file with a word a line")
-        return best_terms(counts, tokenizer, int(terms))
+        return int(terms)
     path = Path(terms)
     if not path.is_file():
         raise DataError(f"terms={terms} is neither a number nor a file", "give e.g. terms=500, or terms=words.txt")
@@ -165,12 +170,21 @@ def _choose(terms: str, source: str, text_key: str, tokenizer: Tokenizer, consol
         words = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}", "save it as UTF-8") from None
+    if not any(word.strip() for word in words):
+        raise DataError(f"{path} has no word", "write one word a line, or give a number: terms=500")
+    return words
+
+
+def _choose(words: int | list[str], source: str, text_key: str, tokenizer: Tokenizer, console: Console) -> list[Term]:
+    counts = count_words(_texts(source, text_key), tokenizer)
+    if isinstance(words, int):
+        return best_terms(counts, tokenizer, words)
     chosen, already = listed_terms(words, counts, tokenizer)
     if already:
         shown = ", ".join(already[:_SHOWN])
         console.print(f"{len(already)} of the terms are one token already: {shown}", highlight=False, soft_wrap=True)
     if not chosen:
-        raise DataError(f"{terms} names no word that is not one token already", "keep the tokenizer as it is")
+        raise DataError("the list names no word that is not one token already", "keep the tokenizer as it is")
     return chosen
 
 
@@ -216,8 +230,8 @@ def _card(
 def _write(
     weights: dict[str, Tensor], shape: ModelConfig, rope: RopeConfig, tree: dict, folder: Path, card: ModelCard
 ) -> None:
-    """Write the folder; its tokenizer goes there first, where the export takes it from."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.tokenizer.") as made:
+    """Write weights, config, card and tokenizer; this one goes to a folder first, where the export takes it from."""
+    with tempfile.TemporaryDirectory() as made:
         path = Path(made) / "tokenizer.json"
         path.write_text(json.dumps(tree, ensure_ascii=False, indent=2), encoding="utf-8")
         export_hf(weights, shape, rope, Path(made), folder, card, MOST_LOGIT_DIFFERENCE)
