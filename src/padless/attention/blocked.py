@@ -1,21 +1,23 @@
 """Attention on a CPU, in pieces that stay in a core's cache: matrix products and softmax, forward and backward by hand.
 
 torch's CPU flash kernel spends about five nanoseconds a score in its backward pass; batched matrix products with what
-:mod:`padless.kernels.native_scores` does between them spend less than two (``padless bench attention``). Two ways:
+:mod:`padless.kernels.native_scores` does between them spend less than two (``padless bench attention``). Three ways:
 
+- *in tiles* (:mod:`padless.kernels.tiled_attention`): segment by segment in one kernel; where the CPU has AMX, for bf16.
 - *local* (:mod:`padless.attention.local_blocks`): the row as overlapping blocks; cost is linear in T.
 - *whole* (:mod:`padless.attention.whole_segments`): segments of similar length together, a few heads at a time.
 
 Both work on heads-first rows, so that every product reads and writes plain matrices:
 
     local    | reach zeros | T tokens | zeros up to whole blocks | reach zeros |       P = R B + 2 reach
-    whole                  | T tokens | zeros up to a whole tile |
+    whole, in tiles        | T tokens | zeros up to a whole tile |
 
-Legend: T packed tokens, P padded rows, N heads, H head width, R blocks of B tokens.
+Legend: T packed tokens, P padded rows, O rows of the output's gradient, N heads, H head width, R blocks of B tokens.
 """
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -26,6 +28,8 @@ from padless.attention.whole_segments import attend_whole, attend_whole_backward
 from padless.errors import ConfigError
 from padless.kernels.native import can_compute
 from padless.kernels.native_rows import lay_heads_first
+from padless.kernels.tiled_attention import attend_in_tiles, fits_tiles
+from padless.kernels.tiled_attention_backward import attend_in_tiles_backward
 
 
 def new_rows(rows: Rows, num_heads: int, width: int, like: Tensor) -> Tensor:
@@ -45,27 +49,46 @@ def attend_rows(qkv_3NPH: Tensor, layout: SegmentLayout, rows: Rows, out_NTH: Te
         rows: from :func:`plan_rows`.
         out_NTH: gets the result.
     """
+    if rows.in_tiles:
+        return attend_in_tiles(qkv_3NPH, *_segments(layout), rows.reach, out_NTH)
     if rows.is_local:
         return attend_local(qkv_3NPH, layout, rows, out_NTH)
     return attend_whole(qkv_3NPH, layout, out_NTH)
 
 
+def _segments(layout: SegmentLayout) -> tuple[Tensor, Tensor, int]:
+    def build() -> tuple[Tensor, Tensor, int]:
+        starts_S, lengths_S = (layout.to_device(each.astype(np.int32)) for each in (layout.starts_S, layout.lengths_S))
+        return starts_S, lengths_S, layout.max_seqlen
+
+    return layout.cached("tiled_segments", build)
+
+
+def new_output_gradient(rows: Rows, num_heads: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return grad_out_NOH and delta_NO to be filled at the first T rows; what lies behind them is finite."""
+    grad_out_NOH = like.new_empty((num_heads, rows.num_output_rows, width))
+    grad_out_NOH[:, rows.num_tokens :] = 0
+    return grad_out_NOH, torch.empty(grad_out_NOH.shape[:2], dtype=torch.float32)
+
+
 def attend_rows_backward(
-    grad_out_NTH: Tensor, delta_NT: Tensor, qkv_3NPH: Tensor, kept: Tensor, layout: SegmentLayout, rows: Rows
+    grad_out_NOH: Tensor, delta_NO: Tensor, qkv_3NPH: Tensor, kept: Tensor, layout: SegmentLayout, rows: Rows
 ) -> Tensor:
     """Return the gradient of ``qkv_3NPH``, in the same layout; rows that are not ``rows.own`` mean nothing.
 
     Args:
-        grad_out_NTH: gradient of the output, heads first.
-        delta_NT: output times its gradient, summed over H, fp32.
+        grad_out_NOH: gradient of the output, from :func:`new_output_gradient`.
+        delta_NO: output times its gradient, summed over H, fp32; likewise.
         qkv_3NPH: as given to :func:`attend_rows`.
         kept: what it returned.
         layout: the segments.
         rows: from :func:`plan_rows`.
     """
+    if rows.in_tiles:
+        return attend_in_tiles_backward(grad_out_NOH, delta_NO, qkv_3NPH, kept, *_segments(layout), rows.reach)
     if rows.is_local:
-        return attend_local_backward(grad_out_NTH, delta_NT, qkv_3NPH, kept, layout, rows)
-    return attend_whole_backward(grad_out_NTH, delta_NT, qkv_3NPH, kept, layout)
+        return attend_local_backward(grad_out_NOH, delta_NO, qkv_3NPH, kept, layout, rows)
+    return attend_whole_backward(grad_out_NOH, delta_NO, qkv_3NPH, kept, layout)
 
 
 def query_scale(head_width: int) -> float:
@@ -76,8 +99,8 @@ def query_scale(head_width: int) -> float:
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -> Tensor:
-        rows = plan_rows(layout, window_tokens)
         num_tokens, _, num_heads, width = qkv_T3NH.shape
+        rows = plan_rows(layout, window_tokens, in_tiles=fits_tiles(qkv_T3NH.dtype, width))
         qkv_3NPH = new_rows(rows, num_heads, width, qkv_T3NH)
         qkv_3NPH[:, :, rows.own] = qkv_T3NH.permute(1, 2, 0, 3)
         qkv_3NPH[0] *= query_scale(width)
@@ -91,11 +114,10 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         qkv_3NPH, kept, out_TNH = ctx.saved_tensors
-        num_tokens, num_heads, width = out_TNH.shape
-        grad_NTH = out_TNH.new_empty((num_heads, num_tokens, width))
-        delta_NT = torch.empty((num_heads, num_tokens), dtype=torch.float32)
-        lay_heads_first(grads[0].contiguous(), out_TNH, grad_NTH, delta_NT, 0)
-        grad_3NPH = attend_rows_backward(grad_NTH, delta_NT, qkv_3NPH, kept, ctx.layout, ctx.rows)
+        _, num_heads, width = out_TNH.shape
+        grad_NOH, delta_NO = new_output_gradient(ctx.rows, num_heads, width, out_TNH)
+        lay_heads_first(grads[0].contiguous(), out_TNH, grad_NOH, delta_NO, 0)
+        grad_3NPH = attend_rows_backward(grad_NOH, delta_NO, qkv_3NPH, kept, ctx.layout, ctx.rows)
         grad_3NPH[0] *= query_scale(width)
         return grad_3NPH[:, :, ctx.rows.own].permute(2, 0, 1, 3).contiguous(), None, None
 

@@ -19,6 +19,7 @@ from padless.attention.api import SegmentLayout, window_reach
 from padless.attention.in_pieces import Scratch
 from padless.kernels.native_rows import add
 from padless.kernels.native_scores import divide, exponentiate, log_sum, score_gradient
+from padless.kernels.tiled_attention import SPARE_ROWS
 
 _LEAST_BLOCK_TOKENS = 32
 
@@ -29,15 +30,17 @@ class Rows:
 
     Args:
         num_tokens: T.
-        reach: tokens seen to each side, or 0 where whole segments are.
-        block_tokens: B.
-        num_blocks: R.
+        reach: tokens seen to each side; where whole segments are, 0, or in tiles T.
+        block_tokens: B; 0 where there are none.
+        num_blocks: R; 0 where there are none.
+        in_tiles: whether :mod:`padless.kernels.tiled_attention` computes it: segment by segment, without blocks.
     """
 
     num_tokens: int
     reach: int
-    block_tokens: int
-    num_blocks: int
+    block_tokens: int = 0
+    num_blocks: int = 0
+    in_tiles: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -46,10 +49,15 @@ class Rows:
 
     @property
     def num_rows(self) -> int:
-        """P: room for whole blocks and the windows beyond them, or for whole tiles behind the last segment."""
+        """P: room for whole blocks and the windows beyond them, or for what is read behind the last segment."""
         if self.is_local:
             return self.num_blocks * self.block_tokens + 2 * self.reach
-        return self.num_tokens + in_pieces.TILE_ROWS
+        return self.num_tokens + (SPARE_ROWS if self.in_tiles else in_pieces.TILE_ROWS)
+
+    @property
+    def num_output_rows(self) -> int:
+        """Rows of the output's gradient."""
+        return self.num_rows if self.in_tiles else self.num_tokens
 
     @property
     def window_keys(self) -> int:
@@ -59,14 +67,17 @@ class Rows:
     @property
     def own(self) -> slice:
         """Where the T tokens are among the P rows."""
-        return slice(self.reach, self.reach + self.num_tokens)
+        first = self.reach if self.is_local else 0
+        return slice(first, first + self.num_tokens)
 
 
-def plan_rows(layout: SegmentLayout, window_tokens: int | None) -> Rows:
+def plan_rows(layout: SegmentLayout, window_tokens: int | None, *, in_tiles: bool) -> Rows:
     """Return how rows lie for this window; a window that hides nothing, or less than it costs, needs no blocks."""
     reach = window_reach(window_tokens)
+    if in_tiles:
+        return Rows(layout.num_tokens, layout.num_tokens if reach is None else reach, in_tiles=True)
     if reach is None or reach >= layout.max_seqlen - 1:
-        return Rows(layout.num_tokens, 0, 0, 0)
+        return Rows(layout.num_tokens, 0)
     block = max(_LEAST_BLOCK_TOKENS, reach)
     return Rows(layout.num_tokens, reach, block, -(-layout.num_tokens // block))
 

@@ -55,6 +55,7 @@ class Kernel:
 
     write: Callable[..., None]
     kinds: tuple[type, ...]
+    rows_of_a_thread: int
     variants: dict[tuple[torch.dtype, ...], _Compiled] = field(default_factory=dict)
 
     def __call__(self, num_rows: int, *arguments: Tensor | int | float) -> None:
@@ -73,7 +74,7 @@ class Kernel:
         if compiled is None:
             compiled = self.variants[key] = _compile(self, key)
         packed = (ctypes.c_int64 * len(slots))(*slots)
-        threads = num_threads(num_rows)
+        threads = num_threads(num_rows, self.rows_of_a_thread)
         if threads == 1 or compiled.parallel is None:
             compiled.serial(packed)
         else:
@@ -82,12 +83,22 @@ class Kernel:
 
 def kernel(write: Callable[..., None]) -> Kernel:
     """Make a kernel of a function of code, row, and arguments annotated Memory, Whole or Vector."""
-    return Kernel(write, tuple(each.annotation for each in list(inspect.signature(write).parameters.values())[2:]))
+    return _kernel(write, _LEAST_ROWS_OF_A_THREAD)
 
 
-def num_threads(num_rows: int) -> int:
+def kernel_of_large_rows(write: Callable[..., None]) -> Kernel:
+    """Make a kernel as :func:`kernel` does, each of whose rows is work enough for a thread."""
+    return _kernel(write, 1)
+
+
+def _kernel(write: Callable[..., None], rows_of_a_thread: int) -> Kernel:
+    kinds = tuple(each.annotation for each in list(inspect.signature(write).parameters.values())[2:])
+    return Kernel(write, kinds, rows_of_a_thread)
+
+
+def num_threads(num_rows: int, rows_of_a_thread: int = _LEAST_ROWS_OF_A_THREAD) -> int:
     """Return how many threads share so many rows: those of torch, if there are enough rows and they can be asked."""
-    threads = min(torch.get_num_threads(), num_rows // _LEAST_ROWS_OF_A_THREAD)
+    threads = min(torch.get_num_threads(), num_rows // rows_of_a_thread)
     return 1 if threads <= 1 or _gomp() is None else threads
 
 

@@ -69,6 +69,19 @@ class Whole:
     def __floordiv__(self, other: "Whole | int") -> "Whole":
         return Whole(self.builder, self.builder.udiv(self.value, self._other(other)))
 
+    def _chosen(self, sign: str, other: "Whole | int") -> "Whole":
+        right = self._other(other)
+        which = self.builder.icmp_signed(sign, self.value, right)
+        return Whole(self.builder, self.builder.select(which, self.value, right))
+
+    def at_most(self, other: "Whole | int") -> "Whole":
+        """Return the smaller of the two."""
+        return self._chosen("<", other)
+
+    def at_least(self, other: "Whole | int") -> "Whole":
+        """Return the larger of the two."""
+        return self._chosen(">", other)
+
     def to_real(self) -> "Vector":
         """Return it in every lane."""
         return splat(self.builder, self.builder.sitofp(self.value, _F32))
@@ -207,14 +220,15 @@ class Memory:
     pointer: Any
     element: Element
 
-    def _at(self, offset: Whole) -> Any:
+    def address(self, offset: Whole) -> Any:
+        """Return where an element is, as a pointer of LLVM's."""
         byte = self.builder.mul(offset.value, ir.Constant(_I64, _BYTES[self.element]))
         return self.builder.gep(self.pointer, [byte], source_etype=ir.IntType(8))
 
     def load(self, offset: Whole, columns: Columns) -> Vector:
         """Return the elements of these columns of the row that begins at ``offset``; 0 for those beyond it."""
         kind = _lanes(_I16 if self.element == "bfloat16" else _F32)
-        bits = self._load(self._at(offset + columns.start), kind, columns.inside)
+        bits = self._load(self.address(offset + columns.start), kind, columns.inside)
         return Vector(self.builder, bits if self.element == "float32" else _widened(self.builder, bits))
 
     def _load(self, address: Any, kind: ir.VectorType, inside: Mask | None) -> Any:
@@ -226,9 +240,9 @@ class Memory:
 
     def store(self, offset: Whole, columns: Columns, vector: Vector) -> None:
         """Round the vector to the element's kind and put it there, but for columns beyond the row."""
-        address, value = self._at(offset + columns.start), vector.value
+        address, value = self.address(offset + columns.start), vector.value
         if self.element == "bfloat16":
-            value = _rounded(self.builder, value)
+            value = to_bf16(self.builder, value)
         if columns.inside is None:
             self.builder.store(value, address, align=_BYTES[self.element])
             return
@@ -245,15 +259,15 @@ class Memory:
 
     def one(self, offset: Whole) -> Vector:
         """Return one fp32 element in every lane."""
-        return splat(self.builder, self.builder.load(self._at(offset), typ=_F32, align=4))
+        return splat(self.builder, self.builder.load(self.address(offset), typ=_F32, align=4))
 
     def put_one(self, offset: Whole, vector: Vector) -> None:
         """Put the first lane there, in fp32."""
-        self.builder.store(vector.first(), self._at(offset), align=4)
+        self.builder.store(vector.first(), self.address(offset), align=4)
 
     def whole(self, offset: Whole) -> Whole:
         """Return one int32 element."""
-        return Whole(self.builder, self.builder.sext(self.builder.load(self._at(offset), typ=_I32, align=4), _I64))
+        return Whole(self.builder, self.builder.sext(self.builder.load(self.address(offset), typ=_I32, align=4), _I64))
 
 
 def _widened(builder: Any, bits: Any) -> Any:
@@ -262,16 +276,22 @@ def _widened(builder: Any, bits: Any) -> Any:
     return builder.bitcast(upper, _lanes(_F32))
 
 
-def _rounded(builder: Any, value: Any) -> Any:
-    """Return the upper halves, rounded to nearest even; a NaN stays one."""
+def to_bf16(builder: Any, value: Any) -> Any:
+    """Return the upper halves of a vector of fp32, of any length, rounded to nearest even; a NaN stays one."""
+    count = value.type.count
+    whole, half, low = (ir.VectorType(each, count) for each in (_I32, _I16, _Bfloat()))
     if _ROUNDS_TO_BF16:
-        return builder.bitcast(builder.fptrunc(value, _lanes(_Bfloat())), _lanes(_I16))
-    bits = builder.bitcast(value, _lanes(_I32))
-    odd = builder.and_(builder.lshr(bits, _constants(_I32, 16)), _constants(_I32, 1))
-    rounded = builder.add(builder.add(bits, _constants(_I32, 0x7FFF)), odd)
+        return builder.bitcast(builder.fptrunc(value, low), half)
+
+    def constant(number: int) -> ir.Constant:
+        return ir.Constant(whole, [number] * count)
+
+    bits = builder.bitcast(value, whole)
+    odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+    rounded = builder.add(builder.add(bits, constant(0x7FFF)), odd)
     is_nan = builder.fcmp_unordered("uno", value, value)
-    upper = builder.lshr(builder.select(is_nan, _constants(_I32, 0x7FC00000), rounded), _constants(_I32, 16))
-    return builder.trunc(upper, _lanes(_I16))
+    upper = builder.lshr(builder.select(is_nan, constant(0x7FC00000), rounded), constant(16))
+    return builder.trunc(upper, half)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from padless.attention.api import SegmentLayout
-from padless.attention.blocked import attend_rows, attend_rows_backward, new_rows, query_scale
+from padless.attention.blocked import attend_rows, attend_rows_backward, new_output_gradient, new_rows, query_scale
 from padless.attention.local_blocks import Rows, plan_rows
 from padless.kernels.native_rows import (
     add,
@@ -34,6 +34,7 @@ from padless.kernels.native_rows import (
     rotate,
     rotate_back,
 )
+from padless.kernels.tiled_attention import fits_tiles
 from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable
 
@@ -161,9 +162,9 @@ class _AttentionHalf(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         num_tokens, width, heads = hidden_TD.shape[0], hidden_TD.shape[1], part.num_heads
-        rows = plan_rows(layout, part.window_tokens)
         norm = _Norm(hidden_TD, norm_D, part.norm_eps, dtype).prepare()
         low_wqkv, low_wo, head_width = wqkv.to(dtype), wo.to(dtype), width // heads
+        rows = plan_rows(layout, part.window_tokens, in_tiles=fits_tiles(dtype, head_width))
         qkv_3NPH = new_rows(rows, heads, head_width, hidden_TD.new_empty(0, dtype=dtype))
         scale = query_scale(head_width)
         for chunk in _chunks(num_tokens):
@@ -187,15 +188,14 @@ class _AttentionHalf(torch.autograd.Function):
         table: RopeTable = ctx.table
         num_tokens, heads, head_width = out_TNH.shape
         dtype, scale = qkv_3NPH.dtype, query_scale(head_width)
+        grad_out_NOH, delta_NO = new_output_gradient(rows, heads, head_width, out_TNH)
         grad_TD, grad_wo = grads[0].contiguous(), _zeros_fp32(low_wo)
-        grad_out_NTH = qkv_3NPH.new_empty((heads, num_tokens, head_width))
-        delta_NT = torch.empty((heads, num_tokens), dtype=torch.float32)
         for chunk in _chunks(num_tokens):
             low_CD = grad_TD[chunk].to(dtype)
             grad_CNH = (low_CD @ low_wo).view(-1, heads, head_width)
-            lay_heads_first(grad_CNH, out_TNH[chunk], grad_out_NTH, delta_NT, chunk.start)
+            lay_heads_first(grad_CNH, out_TNH[chunk], grad_out_NOH, delta_NO, chunk.start)
             _add_product(grad_wo, low_CD.t(), out_TNH[chunk].flatten(1))
-        grad_3NPH = attend_rows_backward(grad_out_NTH, delta_NT, qkv_3NPH, kept, ctx.layout, rows)
+        grad_3NPH = attend_rows_backward(grad_out_NOH, delta_NO, qkv_3NPH, kept, ctx.layout, rows)
         norm = _Norm(hidden_TD, norm_D, ctx.part.norm_eps, dtype)
         norm.mean_T, norm.rstd_T = mean_T, rstd_T
         grad_hidden_TD, grad_wqkv = torch.empty_like(hidden_TD), _zeros_fp32(low_wqkv)

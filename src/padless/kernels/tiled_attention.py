@@ -1,0 +1,243 @@
+"""Attention within segments in tile registers (AMX): scores never leave a core's cache.
+
+One row of a kernel is one head of one segment; it takes 32 queries at a time:
+
+    S = Q K^T      P = exp(S - largest)      O = P V / sum
+
+:mod:`padless.kernels.tiled_attention_backward` is its gradient. On a CPU with tile registers only; queries, keys and
+values are bf16, sums fp32.
+
+Legend: T packed tokens, P rows (at least ``SPARE_ROWS`` more than T), N heads, H head width, S segments, L tokens of
+the longest, rounded up to whole tiles.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from padless.kernels.native import kernel_of_large_rows, num_threads
+from padless.kernels.tiles import (
+    EDGE,
+    HALF_EDGE,
+    add_product,
+    begin_tiles,
+    end_tiles,
+    has_tiles,
+    transpose_words,
+    weave_rows,
+)
+from padless.kernels.vector_math import LOG2_E, exp2
+from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
+
+SPARE_ROWS = EDGE
+"""Rows behind the tokens that are read, and count for nothing; they have to be finite."""
+
+Operand = tuple[Memory, Whole, Whole]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Where a matrix lies: elements from row to row are ``step``."""
+
+    memory: Memory
+    begin: Whole
+    step: Whole
+
+    def at(self, row: Whole, column: Whole | int = 0) -> Operand:
+        """Return what a product needs to know of the matrix from there on."""
+        return self.memory, self.begin + self.step * row + column, self.step
+
+    def offset(self, row: Whole) -> Whole:
+        """Return where a row begins."""
+        return self.begin + self.step * row
+
+
+def each_step(code: Code, stop: Whole, step: int, body: Callable[[Whole], None]) -> None:
+    """Run ``body`` for 0, step, 2 step, ... below ``stop``."""
+    code.each(code.whole(0), (stop + (step - 1)) // step, lambda index: body(index * step))
+
+
+def rounded_up(number: Whole, step: int) -> Whole:
+    """Return the next multiple of ``step``."""
+    return (number + (step - 1)) // step * step
+
+
+def products(
+    code: Code,
+    rows: Whole,
+    columns: Whole,
+    depth: Whole,
+    operands: Callable[[Whole, Whole], tuple[Operand, Operand, Operand]],
+    *,
+    fresh: bool,
+) -> None:
+    """Write a product of any multiple of 32 rows and columns; ``operands`` gives A, B and C from a row and column on."""
+
+    def step(row: Whole, column: Whole) -> None:
+        add_product(code, *operands(row, column), depth, fresh=fresh)
+
+    each_step(code, rows, EDGE, lambda row: each_step(code, columns, EDGE, lambda column: step(row, column)))
+
+
+@kernel_of_large_rows
+def _attend(
+    code: Code,
+    item: Whole,
+    qkv: Memory,
+    starts: Memory,
+    lengths: Memory,
+    low: Memory,
+    high: Memory,
+    out: Memory,
+    largest: Memory,
+    total: Memory,
+    segments: Whole,
+    heads: Whole,
+    width: Whole,
+    rows: Whole,
+    reach: Whole,
+    longest: Whole,
+    out_head_step: Whole,
+    out_step: Whole,
+) -> None:
+    head = item // segments
+    segment = item - head * segments
+    start, length = starts.whole(segment), lengths.whole(segment)
+    padded = rounded_up(length, EDGE)
+    q, k, v = (Matrix(qkv, (heads * which + head) * rows * width + start * width, width) for which in range(3))
+    at_low = code.thread * (longest * (width * 2 + EDGE))
+    at_high = code.thread * ((longest + width) * EDGE)
+    keys = Matrix(low, at_low, longest * 2)  # [H / 2, L] pairs
+    values = Matrix(low, at_low + longest * width, width * 2)  # [L / 2, H] pairs
+    shares = Matrix(low, at_low + longest * width * 2, longest)  # [32, L]
+    scores = Matrix(high, at_high, longest)  # [32, L]
+    sums = Matrix(high, at_high + longest * EDGE, width)  # [32, H]
+    begin_tiles(code)
+    lay_words(code, k, keys, padded, width)
+    lay_woven(code, v, values, padded, width)
+
+    def attend(query: Whole) -> None:
+        first_key = (query - reach).at_least(0) // EDGE * EDGE
+        span = rounded_up((query + EDGE + reach).at_most(length) - first_key, EDGE)
+        products(
+            code,
+            code.whole(EDGE),
+            span,
+            width,
+            lambda _, key: (q.at(query), keys.at(code.whole(0), (first_key + key) * 2), scores.at(code.whole(0), key)),
+            fresh=True,
+        )
+        valid = (length - query).at_most(EDGE)
+
+        def soften(row: Whole) -> None:
+            token = query + row
+            stop = (token + reach + 1).at_most(length) - first_key
+            seen = (token - reach).at_least(0) - first_key, stop
+            top, all_shares = _soften(code, scores, shares, row, span, seen)
+            largest.put_one(head * rows + start + token, top)
+            total.put_one(head * rows + start + token, all_shares)
+
+        code.each(code.whole(0), valid, soften)
+        products(
+            code,
+            code.whole(EDGE),
+            width,
+            span,
+            lambda row, column: (shares.at(row), values.at(first_key // 2, column * 2), sums.at(row, column)),
+            fresh=True,
+        )
+
+        def divide(row: Whole) -> None:
+            token = start + query + row
+            factor = 1.0 / total.one(head * rows + token)
+
+            def put(at: Columns) -> None:
+                out.store(head * out_head_step + token * out_step, at, high.load(sums.offset(row), at) * factor)
+
+            code.columns(width, put)
+
+        code.each(code.whole(0), valid, divide)
+
+    each_step(code, length, EDGE, attend)
+    end_tiles(code)
+
+
+def _soften(
+    code: Code, scores: Matrix, shares: Matrix, row: Whole, span: Whole, seen: tuple[Whole, Whole]
+) -> tuple[Vector, Vector]:
+    """Write one row's exponentials, 0 where a key is hidden; return its largest score and their sum."""
+    source, target = scores.offset(row), shares.offset(row)
+
+    def look(at: Columns, top: Vector) -> tuple[Vector]:
+        score = scores.memory.load(source, at)
+        return (top.maximum(at.within(*seen).choose(score, float("-inf"))),)
+
+    (tops,) = code.columns(span, look, float("-inf"))
+    top = tops.max()
+    shift = top.equals(float("-inf")).choose(0.0, top) * LOG2_E
+
+    def put(at: Columns, before: Vector) -> tuple[Vector]:
+        share = exp2(scores.memory.load(source, at) * LOG2_E - shift)
+        share = at.within(*seen).choose(share, 0.0)
+        shares.memory.store(target, at, share)
+        return (before + share,)
+
+    (parts,) = code.columns(span, put, 0.0)
+    return top, parts.sum()
+
+
+def lay_words(code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole) -> None:
+    """Write [rows, width] as [width / 2, rows] pairs."""
+
+    def block(row: Whole, column: Whole) -> None:
+        place = target.offset(column // 2) + row * 2
+        transpose_words(
+            code, source.memory, source.offset(row) + column, source.step, target.memory, place, target.step
+        )
+
+    each_step(code, rows, HALF_EDGE, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
+
+
+def lay_woven(code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole) -> None:
+    """Write [rows, width] as [rows / 2, width] pairs."""
+
+    def block(row: Whole, column: Whole) -> None:
+        place = target.offset(row // 2) + column * 2
+        weave_rows(code, source.memory, source.offset(row) + column, source.step, target.memory, place)
+
+    each_step(code, rows, 2, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
+
+
+def fits_tiles(dtype: torch.dtype, head_width: int) -> bool:
+    """Return whether attention of this kind can be computed in tiles on this machine."""
+    return dtype == torch.bfloat16 and head_width % EDGE == 0 and has_tiles()
+
+
+def attend_in_tiles(
+    qkv_3NPH: Tensor, starts_S: Tensor, lengths_S: Tensor, longest: int, reach: int, out_NTH: Tensor
+) -> Tensor:
+    """Fill ``out_NTH``: each token sees its segment, or ``reach`` tokens of it to each side.
+
+    Args:
+        qkv_3NPH: bf16 queries (scaled), keys, values; H a multiple of 32.
+        starts_S: int32 first token of each segment.
+        lengths_S: int32.
+        longest: the largest of ``lengths_S``.
+        reach: tokens.
+        out_NTH: bf16, rows and heads may lie apart.
+
+    Returns:
+        The log of each query's sum of exponentials, fp32 [N, P]; those behind the tokens mean nothing.
+    """
+    _, heads, rows, width = qkv_3NPH.shape
+    segments = len(lengths_S)
+    threads = num_threads(heads * segments, 1)
+    longest = -(-longest // EDGE) * EDGE
+    low = qkv_3NPH.new_empty(threads * longest * (width * 2 + EDGE))
+    high = torch.empty(threads * (longest + width) * EDGE)
+    largest_NP, total_NP = (torch.empty((heads, rows)) for _ in range(2))
+    sizes = segments, heads, width, rows, reach, longest, *out_NTH.stride()[:2]
+    _attend(heads * segments, qkv_3NPH, starts_S, lengths_S, low, high, out_NTH, largest_NP, total_NP, *sizes)
+    return total_NP.log_().add_(largest_NP)
