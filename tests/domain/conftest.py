@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.bundled import corpus_file
 from padless.data.documents import Meter, list_input, read_documents
 from padless.data.tokenizer_training import build_tokenizer
@@ -14,8 +14,9 @@ from padless.export.card import ModelCard
 from padless.export.writer import export_hf
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
-MODEL = ModelConfig(2, 64, 2, 96, 1024, 2, 32, 1e-5, 0.0, 0.0, 0.0, 0.02, 2.0)
+MODEL = small_shape(num_layers=2, hidden_size=64, intermediate_size=96, vocab_size=1024, global_every_layers=2)
 ROPE = RopeConfig(160_000.0, 10_000.0)
 
 

@@ -19,7 +19,6 @@ from padless.config.schema import (
     LossConfig,
     LrConfig,
     MaskingConfig,
-    ModelConfig,
     OptimizerConfig,
     PhaseConfig,
     RopeConfig,
@@ -30,6 +29,7 @@ from padless.config.schema import (
 from padless.data.durable import sha256_of_file
 from padless.data.tokenizer_training import build_tokenizer
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
 SENTENCES = [f"the library number {number} opens at nine in the morning and closes late" for number in range(60)]
 
@@ -61,7 +61,7 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_config():
-    return ModelConfig(4, 32, 2, 48, 320, 3, 128, 1e-5, 0.1, 0.0, 0.0, 0.02, 2.0)
+    return small_shape(vocab_size=320, local_window_tokens=128, attention_out_dropout=0.1)
 
 
 @pytest.fixture(scope="session")

@@ -2,27 +2,14 @@
 
 import torch
 
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model.masked_lm import MaskedLM
 from padless.model.tensor_shapes import tensor_shapes
+from small_shape import small_shape
 
 ROPE = RopeConfig(10_000.0, 10_000.0)
-SMALL = ModelConfig(
-    num_layers=4,
-    hidden_size=16,
-    num_heads=2,
-    intermediate_size=12,
-    vocab_size=64,
-    global_every_layers=3,
-    local_window_tokens=8,
-    norm_eps=1e-5,
-    attention_out_dropout=0.0,
-    mlp_dropout=0.0,
-    embedding_dropout=0.0,
-    init_std=0.02,
-    init_cutoff_factor=2.0,
-)
+SMALL = small_shape(hidden_size=16, intermediate_size=12, vocab_size=64, local_window_tokens=8)
 
 
 def draw_weights(model, seed, std=0.3):

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model import compiled
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
 ROPE = RopeConfig(160_000.0, 10_000.0)
 SEGMENTS = [(5, 64, 1, 58), (128,), (2,) * 64, (100, 28)]
@@ -33,7 +34,7 @@ def _compile_in_this_process() -> Iterator[None]:
 
 def small_model(dropout: float = 0.0) -> MaskedLM:
     torch.manual_seed(0)
-    return MaskedLM(ModelConfig(3, 32, 2, 48, 128, 3, 32, 1e-5, dropout, dropout, 0.0, 0.02, 2.0), ROPE)
+    return MaskedLM(small_shape(num_layers=3, attention_out_dropout=dropout, mlp_dropout=dropout), ROPE)
 
 
 def batch_of(lengths: tuple[int, ...]) -> PackedBatch:

@@ -10,15 +10,23 @@ from torch import Tensor
 from padless.attention import varlen
 from padless.attention.api import AttentionBackend, SegmentLayout, window_reach
 from padless.attention.select import choose_backend, get_backend
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.batch import PackedBatch
 from padless.data.collate import Block, MaskedBlock, collate
 from padless.model.block import Layer
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
 from .device_watch import NoSynchronisation, Synchronised, values_on_host
 
-MODEL = ModelConfig(4, 64, 2, 96, 512, 3, 32, 1e-5, 0.1, 0.1, 0.1, 0.02, 2.0)
+MODEL = small_shape(
+    hidden_size=64,
+    intermediate_size=96,
+    vocab_size=512,
+    attention_out_dropout=0.1,
+    mlp_dropout=0.1,
+    embedding_dropout=0.1,
+)
 LENGTHS = (5, 64, 1, 130)
 
 

@@ -10,21 +10,15 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 from padless.config.schema import ModelConfig, RopeConfig
 from padless.model.init import initial_std, initialise
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
-WIDE = ModelConfig(
+WIDE = small_shape(
     num_layers=8,
     hidden_size=128,
-    num_heads=2,
     intermediate_size=96,
     vocab_size=512,
-    global_every_layers=3,
     local_window_tokens=128,
-    norm_eps=1e-5,
     attention_out_dropout=0.1,
-    mlp_dropout=0.0,
-    embedding_dropout=0.0,
-    init_std=0.02,
-    init_cutoff_factor=2.0,
 )
 ROPE = RopeConfig(10_000.0, 10_000.0)
 # A normal cut at two standard deviations keeps this share of its standard deviation.

@@ -12,22 +12,9 @@ from padless.errors import ConfigError
 from padless.model.count import count_parameters
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
-SMALL = ModelConfig(
-    num_layers=4,
-    hidden_size=32,
-    num_heads=2,
-    intermediate_size=48,
-    vocab_size=128,
-    global_every_layers=3,
-    local_window_tokens=32,
-    norm_eps=1e-5,
-    attention_out_dropout=0.0,
-    mlp_dropout=0.0,
-    embedding_dropout=0.0,
-    init_std=0.2,  # large, so that layers matter to the output
-    init_cutoff_factor=2.0,
-)
+SMALL = small_shape(init_std=0.2)  # large, so that layers matter to the output
 ROPE = RopeConfig(global_theta=160_000.0, local_theta=10_000.0)
 
 

@@ -13,21 +13,17 @@ from padless.config.schema import ModelConfig, RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model.count import count_parameters
 from padless.model.masked_lm import MaskedLM
+from small_shape import small_shape
 
-TINY = ModelConfig(
-    num_layers=4,
+TINY = small_shape(
     hidden_size=48,
     num_heads=3,
     intermediate_size=40,
     vocab_size=192,
-    global_every_layers=3,
     local_window_tokens=128,
-    norm_eps=1e-5,
     attention_out_dropout=0.1,
     mlp_dropout=0.1,
     embedding_dropout=0.1,
-    init_std=0.02,
-    init_cutoff_factor=2.0,
 )
 ROPE = RopeConfig(global_theta=160_000.0, local_theta=10_000.0)
 

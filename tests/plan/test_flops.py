@@ -6,28 +6,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.batch import PackedBatch
 from padless.model.count import count_parameters
 from padless.model.masked_lm import MaskedLM
 from padless.plan.calibration import preset
 from padless.plan.flops import attended_pairs, attention_flops, forward_flops, step_flops
+from small_shape import small_shape
 
-WIDE_WINDOW = ModelConfig(
-    num_layers=4,
-    hidden_size=32,
-    num_heads=2,
-    intermediate_size=48,
-    vocab_size=128,
-    global_every_layers=3,
-    local_window_tokens=1024,  # whole segments, since dense kernels compute all pairs and all of them are counted
-    norm_eps=1e-5,
-    attention_out_dropout=0.0,
-    mlp_dropout=0.0,
-    embedding_dropout=0.0,
-    init_std=0.02,
-    init_cutoff_factor=2.0,
-)
+# whole segments, since dense kernels compute all pairs and all of them are counted
+WIDE_WINDOW = small_shape(local_window_tokens=1024)
 LENGTHS = (30, 1, 90, 17)
 
 

@@ -8,7 +8,7 @@ import torch
 from padless.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from padless.config.compose import compose
 from padless.config.load import to_plain
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.errors import CheckpointError, ModelError
 from padless.export.importer import LoadedSource
 from padless.model.masked_lm import MaskedLM
@@ -24,6 +24,7 @@ from padless.train.handover import (
     state_from_source,
     with_rewarmup,
 )
+from small_shape import small_shape
 
 BLOCK = 256
 
@@ -199,7 +200,9 @@ def test_theta_comes_from_the_phase_and_changes_what_the_same_weights_compute(co
 
     rope = {name: config.phases[name].rope for name in config.phase_order}
     assert (rope["short"].global_theta, rope["context"].global_theta) == (10_000.0, 160_000.0)
-    model_config = ModelConfig(2, 64, 2, 96, 128, 1, 128, 1e-5, 0.0, 0.0, 0.0, 0.5, 2.0)
+    model_config = small_shape(
+        num_layers=2, hidden_size=64, intermediate_size=96, global_every_layers=1, local_window_tokens=128, init_std=0.5
+    )
     ids = torch.arange(5, 45)
     batch = PackedBatch(ids, torch.tensor([0, 40], dtype=torch.int32), ids[:2], ids[:2], (40,), 40, 40, 2)
     models = {name: MaskedLM(model_config, rope[name]) for name in ("short", "context", "anneal")}

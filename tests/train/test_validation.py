@@ -9,15 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from padless.config.schema import ModelConfig, RopeConfig
+from padless.config.schema import RopeConfig
 from padless.data.collate import Block, MaskedBlock, collate
 from padless.data.masking import MaskingRule
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.train.hardware import Compute
 from padless.train.validation import Validation, ValidationRules, unigram_cross_entropy
+from small_shape import small_shape
 
-MODEL = ModelConfig(2, 32, 2, 48, 128, 2, 8, 1e-5, 0.0, 0.1, 0.1, 0.2, 2.0)
+MODEL = small_shape(
+    num_layers=2,
+    global_every_layers=2,
+    local_window_tokens=8,
+    mlp_dropout=0.1,
+    embedding_dropout=0.1,
+    init_std=0.2,
+)
 MASKING = MaskingRule.build(128, 4, [0, 1, 2, 3, 4], 0.8, 0.1)
 RULES = ValidationRules(64, 32, 3, MASKING, 0.15, 17, None)
 COMPUTE = Compute(torch.device("cpu"), None, "sdpa")
