@@ -4,6 +4,7 @@ The run is its folder, or its name under ``runs/``; tokens are its clock in full
 ``padless checkpoints`` prints them (``1.352M``).
 """
 
+import os
 from pathlib import Path
 
 from padless.checkpoint.listing import CheckpointRow, list_checkpoints
@@ -47,7 +48,7 @@ def whole_checkpoints(run_folder: Path) -> list[CheckpointRow]:
 
 
 def _run(named: Path) -> Path | None:
-    return next((folder for folder in (named, RUNS / named) if (folder / FOLDER).is_dir()), None)
+    return next((folder for folder in (named, RUNS / named) if os.path.isdir(folder / FOLDER)), None)  # noqa: PTH112
 
 
 def _newest(run: Path, name: str) -> Path:
