@@ -5,7 +5,8 @@ import io
 import json
 
 import pytest
-from runs import overrides, run
+from here import run_here
+from runs import overrides
 
 from padless.diff.command import diff_command
 
@@ -14,7 +15,7 @@ from padless.diff.command import diff_command
 @pytest.mark.composer
 def test_two_runs_with_other_seeds_part_at_their_first_step_and_not_in_their_blocks(tmp_path):
     for name, seed in (("a", 17), ("b", 18)):
-        run(overrides(tmp_path, **{"run.name": name, "run.seed": seed, "run.stop_after_tokens": 4_000}))
+        run_here(overrides(tmp_path, **{"run.name": name, "run.seed": seed, "run.stop_after_tokens": 4_000}))
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         diff_command([str(tmp_path / "a"), str(tmp_path / "b"), f"out={tmp_path / 'diff.png'}"], True)
@@ -37,12 +38,12 @@ def clock_of(checkpoint):
 @pytest.mark.composer
 def test_a_branch_at_another_rate_parts_from_its_parent_at_its_second_step(tmp_path, capsys):
     parent = {"run.name": "a", "run.keep_newest_checkpoints": "null"}
-    run(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 4_000}))
+    run_here(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 4_000}))
     source = max((tmp_path / "a" / "checkpoints" / "short").glob("*tok.pt"), key=clock_of)
-    run(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 8_000}))
+    run_here(overrides(tmp_path, **parent, **{"run.stop_after_tokens": 8_000}))
     keep = {"start": "source", "start.source": source, "start.keep": "[weights,optimizer,clock]"}
     new = {"run.name": "b", "run.stop_after_tokens": 8_000, "phases.short.lr.peak": "1e-4"}
-    run(overrides(tmp_path, **keep, **new))
+    run_here(overrides(tmp_path, **keep, **new))
     diff_command([str(tmp_path / "a"), str(tmp_path / "b")], True)
     found = json.loads(capsys.readouterr().out)
     clock, losses = found["losses"]["from_tokens"], found["losses"]["losses"]

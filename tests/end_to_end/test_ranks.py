@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from here import run_here
 from runs import PREPARED, finish, overrides, run, start, steps
 
 from padless.data.prepare import prepare
@@ -20,7 +21,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    run(overrides(folder, **STOP))
+    run_here(overrides(folder, **STOP))
     done = steps(folder / "smoke")
     assert len({line["batch_blocks"] for line in done}) > 1, "the ramp is among the first steps"
     return done
@@ -64,7 +65,7 @@ def test_two_torchrun_agents_of_one_rank_each_take_the_same_blocks(tmp_path, one
 
 
 def test_microbatch_size_does_not_change_losses(tmp_path, one_rank):
-    run(overrides(tmp_path, **STOP, **{"hardware.microbatch_blocks": 2}))
+    run_here(overrides(tmp_path, **STOP, **{"hardware.microbatch_blocks": 2}))
     same_blocks(steps(tmp_path / "smoke"), one_rank)
 
 
@@ -83,6 +84,6 @@ def test_data_smaller_than_one_batch_trains_and_says_so(tmp_path):
     arguments = ["recipe=smoke", f"run.folder={tmp_path}", "run.stop_after_tokens=9_000", "export.enabled=false"]
     arguments += [f"data.streams.{name}.local={tmp_path / 'tiny'}" for name in ("general", "code", "science")]
     arguments += ["data.prepare_bundled=false"]
-    output = run(arguments)
+    output = run_here(arguments)
     assert "less than one batch" in output
     assert steps(tmp_path / "smoke")[-1]["tokens"] >= 9_000

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from here import run_here
 from runs import kill_at_step, metrics, overrides, run, steps
 
 from padless.checkpoint import load_checkpoint
@@ -16,15 +17,16 @@ def final_weights(run_folder):
 
 def test_sigkill_in_each_phase_and_mid_ramp_then_the_same_command_is_bit_equal(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(overrides(whole))
+    run_here(overrides(whole))
     expected = metrics(whole / "smoke")
     done = steps(whole / "smoke")
     ramp = next(line["step"] for line in done if line["batch_blocks"] != done[0]["batch_blocks"])
     first_of = {line["phase"]: line["step"] for line in reversed(done)}
     last_of = {line["phase"]: line["step"] for line in done}
-    kills = [max(1, ramp - 2), *((first_of[name] + last_of[name]) // 2 for name in first_of)]
-    assert len(first_of) == 3
-    for step in sorted(kills):
+    assert list(first_of) == ["anneal", "context", "short"]
+    assert first_of["short"] < ramp < last_of["short"]
+    kills = [max(1, ramp - 2), *((first_of[name] + last_of[name]) // 2 for name in ("context", "anneal"))]
+    for step in kills:
         kill_at_step(overrides(killed), killed / "smoke", step)
     output = run(overrides(killed))
     assert "resumed phase" in output
@@ -36,6 +38,6 @@ def test_sigkill_in_each_phase_and_mid_ramp_then_the_same_command_is_bit_equal(t
         assert torch.equal(tensor, state.model[key]), key
     for key, moments in expected_state.optimizer["moments"].items():
         assert torch.equal(moments["exp_avg_sq"], state.optimizer["moments"][key]["exp_avg_sq"]), key
-    again = run(overrides(killed))
+    again = run_here(overrides(killed))
     assert "exported" in again
     assert metrics(killed / "smoke") == expected
