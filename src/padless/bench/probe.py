@@ -33,6 +33,7 @@ from padless.config.schema import ModelConfig, OptimizerConfig, RopeConfig
 from padless.data.batch import PackedBatch
 from padless.data.collate import Block, MaskedBlock, collate, masked_rows
 from padless.model.compiled import compile_layers
+from padless.model.compiler import choose_compile
 from padless.model.init import initialise
 from padless.model.masked_lm import MaskedLM
 from padless.optim.build import build_optimizer
@@ -119,7 +120,7 @@ def probe(
         torch.device(found["device_type"]),
         _precision(precision, is_gpu),
         choose_backend(backend, found["device_type"], 0, allow_slow=True)[0],
-        compile == "blocks" or (compile == "auto" and is_gpu),
+        choose_compile(compile, found["device_type"])[0],
         microbatch_blocks if is_gpu else 1,
     )
     began_s, began_cpu_s = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""Device, precision and attention backend of this run: chosen once at start, said in one line each."""
+"""Device, precision, attention backend and compiling of this run: chosen once at start, said in one line each."""
 
 import contextlib
 import os
@@ -13,6 +13,7 @@ from padless.attention.select import choose_backend
 from padless.config.schema import Config
 from padless.errors import ConfigError
 from padless.kernels.select import kernels_line
+from padless.model.compiler import choose_compile
 from padless.plan.devices import peak_flops
 from padless.train.world import World
 
@@ -27,6 +28,7 @@ class Compute:
     autocast_dtype: torch.dtype | None
     backend: str
     peak_flops: float | None = None  # of the device, operations a second, for this precision; None if not known
+    compiles: bool = False  # the encoder's layers
 
     @property
     def scales_loss(self) -> bool:
@@ -78,7 +80,7 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
     """Return the choice and the lines that say it.
 
     Raises:
-        ConfigError: precision or attention backend cannot run here.
+        ConfigError: precision, attention backend or compiling cannot be had here.
     """
     device = world.torch_device
     capability = torch.cuda.get_device_capability(device) if world.is_gpu else None
@@ -94,6 +96,7 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
         config.hardware.allow_slow_attention,
         precision != "fp32",
     )
+    compiles, compile_line = choose_compile(config.hardware.compile, device.type)
     name = torch.cuda.get_device_name(device) if world.is_gpu else f"{torch.get_num_threads()} CPU threads"
     peak, peak_line = _find_peak(device, precision)
     lines = [f"hardware: {world.size} x {device.type} ({name}), {_WORDS[precision]}; {peak_line}", backend_line]
@@ -102,7 +105,9 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
             lines.append("allocator: memory that a step frees is kept for the next")
     else:
         lines.append(kernels_line(device.type))
-    return Compute(device, _DTYPES[precision], backend, peak), lines
+    if compile_line is not None:
+        lines.append(compile_line)
+    return Compute(device, _DTYPES[precision], backend, peak, compiles), lines
 
 
 def _find_peak(device: torch.device, precision: Precision) -> tuple[float | None, str]:

@@ -78,12 +78,6 @@ class RunContext:
     console: Console
     say: Callable[[str], None]
 
-    @property
-    def compiles(self) -> bool:
-        """Whether the encoder's blocks are compiled: where asked for, and by default on a GPU."""
-        wish = self.config.hardware.compile
-        return wish == "blocks" or (wish == "auto" and self.world.is_gpu)
-
 
 def build_model(context: RunContext, plan: PhasePlan) -> MaskedLM:
     """Return the model with the phase's RoPE thetas; its weights are not set yet."""
@@ -193,7 +187,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
         initialise(model, config.run.seed)  # the same on every rank
     else:
         model.load_state_dict(start.model)
-    if context.compiles:
+    if context.compute.compiles:
         from padless.model.compiled import compile_layers  # loads torch's compiler
 
         compile_layers(model)
@@ -219,7 +213,7 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
     finally:
         _stop_progress(callbacks)
         loader.close()
-    if context.compiles:
+    if context.compute.compiles:
         from padless.model.compiled import compile_line
 
         context.say(compile_line())
