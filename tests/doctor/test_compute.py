@@ -9,6 +9,7 @@ from padless.doctor import compute
 from padless.doctor.compute import (
     kernel_difference,
     look_at_attention,
+    look_at_compile,
     look_at_gpu,
     look_at_nccl,
     ranks_here,
@@ -118,6 +119,23 @@ def test_a_kernel_that_computes_something_else_is_named(tmp_path, monkeypatch):
 def test_a_kernel_is_not_judged_without_the_gpu_it_is_for(tmp_path):
     finding = list(look_at_attention(smoke(tmp_path, "hardware.device=gpu"), 0))[1]
     assert finding.state == "note"
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "state", "found"),
+    [
+        (["hardware.compile=auto"], 0, "ok", "off"),
+        (["hardware.compile=off"], 1, "ok", "off (as asked)"),
+        (["hardware.compile=auto"], 1, "note", "off; Triton "),
+        (["hardware.device=gpu"], 0, "note", "compile=auto cannot be judged without the GPU"),
+    ],
+)
+def test_a_gpu_whose_layers_are_not_compiled_is_a_note(tmp_path, monkeypatch, settings, gpus, state, found):
+    gpu(monkeypatch, gpus)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    (finding,) = look_at_compile(smoke(tmp_path, *settings), gpus)
+    assert finding.state == state
+    assert finding.found.startswith(found)
 
 
 def test_a_flash_attn_that_does_not_import_is_named(tmp_path, monkeypatch):

@@ -118,6 +118,7 @@ def _look_with_torch(config: Config) -> Iterator[Finding]:
     looks: list[tuple[str, Look]] = [
         ("gpu", partial(compute.look_at_gpu, config, gpus)),
         ("attention", partial(compute.look_at_attention, config, gpus)),
+        ("compile", partial(compute.look_at_compile, config, gpus)),
         ("cpus", partial(host.look_at_cpus, threads, ranks, host.usable_cpus(), load)),
         ("memory", partial(host.look_at_memory, config, ranks, gpus)),
         ("shared memory", partial(host.look_at_shared_memory, config, ranks, gpus)),

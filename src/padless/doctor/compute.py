@@ -15,6 +15,7 @@ from padless.attention.select import choose_backend, get_backend
 from padless.config.schema import Config, HardwareConfig
 from padless.doctor.finding import Finding, mend, note, ok, readable_bytes
 from padless.doctor.probe import look_at_loopback, start_loopback
+from padless.model.compiler import choose_compile
 from padless.model.count import count_parameters
 
 _STATE_BYTES = 16  # a parameter: weight, gradient and two moments, fp32
@@ -144,6 +145,17 @@ def look_at_attention(config: Config, gpus: int) -> Iterator[Finding]:
         yield ok("attention", text)
     else:
         yield mend("attention", f"{text}, more than {_TOLERANCE[dtype]:g}", "choose another hardware.attention_backend")
+
+
+def look_at_compile(config: Config, gpus: int) -> Iterator[Finding]:
+    """Say whether layers would be compiled; on a GPU that ``auto`` leaves uncompiled, what is missing."""
+    wish = config.hardware.compile
+    if config.hardware.device == "gpu" and gpus == 0:
+        yield note("compile", f"compile={wish} cannot be judged without the GPU")
+        return
+    compiles, line = choose_compile(wish, "cuda" if gpus else "cpu")
+    text = "off" if line is None else line.removeprefix("compile: ")
+    yield ok("compile", text) if compiles or wish == "off" or not gpus else note("compile", text)
 
 
 def _packages_line() -> Finding:
