@@ -24,7 +24,7 @@ from padless.data.leftovers import clean_leftovers
 from padless.data.manifest import Manifest, verify_manifest
 from padless.data.prepared import PreparedData, blocks_of, packed_split, used_splits
 from padless.data.shard_hash import hash_shards
-from padless.data.summary import MIN_FILL
+from padless.data.summary import MIN_FILL, fill_remedy
 from padless.data.tokenise import load_tokenizer
 from padless.errors import DataError
 
@@ -164,7 +164,7 @@ def _check_phase(
     if blocks.fill < MIN_FILL:
         return [
             f"stream {stream_name!r} at {phase.max_seq_len} fills its blocks to {blocks.fill:.1%} only; "
-            f"prepare it with larger block_tokens (now {config.data.block_tokens}) or from more text"
+            f"prepare it from {fill_remedy(blocks)} (now {config.data.block_tokens})"
         ]
     return []
 

@@ -37,6 +37,7 @@ from padless.errors import ConfigError, DataError
 
 PACKAGES = ("padless", "numpy", "tokenizers", "gigatoken", "datatrove", "mosaicml-streaming")
 MAX_LISTED_SOURCES = 100
+LOCK = ".lock"
 
 Blocks = dict[str, dict[str, SplitBlocks]]  # max_seq_len -> split
 
@@ -145,7 +146,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another one does.
     """
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -209,7 +210,7 @@ def _forget_changed_tasks(folder: Path, old: list[list[Any]], new: list[list[Any
 
 
 def _require_unused(output: Path) -> None:
-    found = sorted(path.name for path in output.iterdir() if path.name not in (".lock", "tokens"))
+    found = sorted(path.name for path in output.iterdir() if path.name not in (LOCK, "tokens"))
     if found:
         raise DataError(f"output {output} holds other files ({', '.join(found[:3])})", "give an empty or a new folder")
 

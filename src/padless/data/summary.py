@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from padless.data.manifest import Manifest
+from padless.data.manifest import Manifest, SplitBlocks
 from padless.units import approximate_tokens
 
 MIN_FILL = 0.98
@@ -55,7 +55,7 @@ def warnings(manifest: Manifest) -> list[str]:
         if split.fill < MIN_FILL:
             found.append(
                 f"blocks at max_seq_len={cap} are filled to {split.fill:.1%} only (under {MIN_FILL:.0%}); "
-                "remedy: more documents, a larger block_tokens, or a smaller max_seq_len"
+                f"remedy: {fill_remedy(split)}, or a smaller max_seq_len"
             )
     if manifest.val_fraction > 0 and manifest.documents["val"] == 0:
         found.append(
@@ -63,3 +63,9 @@ def warnings(manifest: Manifest) -> list[str]:
             "remedy: a larger val_fraction or more documents"
         )
     return found
+
+
+def fill_remedy(split: SplitBlocks) -> str:
+    """Return what fills blocks better: where only the last one lacks text, blocks are too large, not too small."""
+    only_last_lacks = (1 - split.fill) * split.num_blocks <= 1
+    return f"more documents, or a {'smaller' if only_last_lacks else 'larger'} block_tokens"
