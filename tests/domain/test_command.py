@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,8 +14,8 @@ from padless.config.compose import compose
 from padless.config.load import to_plain, to_yaml
 from padless.data.manifest import read_manifest
 from padless.domain.command import continue_on, continue_on_script
-from padless.domain.run_settings import quoted
-from padless.domain.settings import Continuation
+from padless.domain.run_settings import quoted, refuse_missing_gpus
+from padless.domain.settings import Continuation, judge
 from padless.errors import CheckpointError, ConfigError, DataError, ModelError
 from padless.model.masked_lm import MaskedLM
 from padless.train.handover import state_from_source
@@ -134,6 +135,17 @@ def test_another_tokenizer_than_the_sources_is_refused(tmp_path, source, tokeniz
     (bad / "padless.json").unlink()  # which has the tokenizer's hash
     with pytest.raises(ModelError, match=r"tokenizer\.json has 1_025 ids, .*bad 1_024"):
         prepared(tmp_path, "nothing.csv", bad)
+
+
+def test_gpus_that_are_not_here_are_refused_before_preparing_for_them():
+    wanted = Continuation(input="a.csv", source="b", ranks=8, settings=["hardware=8xh100"])
+    recipe = judge(wanted)
+    with pytest.raises(ConfigError, match=r"ranks=8, and this machine has 0 GPUs\n.*hardware=cpu.*train=false"):
+        refuse_missing_gpus(wanted, recipe, 0)
+    with pytest.raises(ConfigError, match=r"ranks=8, and this machine has 2 GPUs\n.*use ranks=2"):
+        refuse_missing_gpus(wanted, recipe, 2)
+    refuse_missing_gpus(wanted, recipe, 8)
+    refuse_missing_gpus(replace(wanted, train=False), recipe, 0)
 
 
 def test_the_name_of_another_run_is_refused(tmp_path, source):

@@ -8,14 +8,17 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from padless.checkpoint import Checkpoint, save_checkpoint
+from padless.data.manifest import read_manifest
 from padless.data.prepare import lock_folder
 from padless.domain.preparation import plan_streams, prepare_stream, shards_folder
 from padless.domain.settings import DOMAIN, GENERAL, Continuation
 from padless.domain.source_facts import read_source
-from padless.errors import ConfigError, DataError
+from padless.errors import DataError
 from padless.export.source import resolve_source
 
 QUIET = Console(quiet=True)
+META = {"config": {}, "phase": "adapt", "clock_tokens": 512, "step": 1, "train_seconds": 1.0, "data": {}}
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_a_share_found_once_stays_when_documents_are_gone(tmp_path, rows, facts)
 )
 def test_another_setting_than_it_is_prepared_with_is_refused_in_time(tmp_path, rows, facts, more, message):
     prepare_stream(planned(tmp_path, rows, facts)[0][DOMAIN], 128, QUIET)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(DataError, match=message):
         planned(tmp_path, rows, facts, **more)
 
 
@@ -106,6 +109,38 @@ def test_a_prepared_folder_without_validation_is_refused(tmp_path, rows, facts):
     path.write_text(json.dumps(tree))
     with pytest.raises(DataError, match="is prepared without a document for validation"):
         planned(tmp_path, rows, facts)
+
+
+def test_little_text_in_the_runs_own_place_is_prepared_anew_as_long_as_the_run_has_no_checkpoint(
+    tmp_path, rows, facts, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    prepare_stream(planned(tmp_path, rows, facts, shards=None)[0][DOMAIN], 128, QUIET)
+    write(rows, [f"another {number}" for number in range(20)])
+    plan = planned(tmp_path, rows, facts, shards=None, block_tokens=512)[0][DOMAIN]
+    assert read_manifest(plan.folder).block_tokens == 256, "nothing is written by a look"
+    console = Console(record=True, width=200, file=(tmp_path / "said").open("w"))
+    manifest = prepare_stream(plan, 128, console)
+    assert "was prepared with block_tokens=256, this call has block_tokens=512: begun anew" in console.export_text()
+    assert (manifest.block_tokens, manifest.documents["val"]) == (512, 2)
+    assert planned(tmp_path, rows, facts, shards=None, block_tokens=512)[0][DOMAIN] == replace(plan, replaces=None)
+    checkpoints = tmp_path / "runs" / "domain" / "checkpoints" / "adapt"
+    checkpoints.mkdir(parents=True)
+    save_checkpoint(checkpoints / "adapt-512tok.pt", Checkpoint({}, None, META), "hash")
+    with pytest.raises(DataError, match=r"is prepared with block_tokens=512, this call has block_tokens=256"):
+        planned(tmp_path, rows, facts, shards=None)
+
+
+def test_much_text_is_not_prepared_anew(tmp_path, rows, facts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = planned(tmp_path, rows, facts, shards=None, name="much")[0][DOMAIN]
+    prepare_stream(plan, 128, QUIET)
+    path = plan.folder / "manifest.json"
+    tree = json.loads(path.read_text())
+    tree["tokens"]["train"] = 30_000_000
+    path.write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"is prepared with block_tokens=256.*\n.*name=much-2; or delete prepared/much"):
+        planned(tmp_path, rows, facts, shards=None, name="much", block_tokens=512)
 
 
 def break_row(path):
@@ -162,7 +197,7 @@ def test_a_half_prepared_folder_is_begun_anew_with_another_setting_or_other_file
         (folder / "b.csv").rename(folder / "c.csv")
     again = planned(tmp_path, folder, facts, val_fraction=0.1 if change == "files" else 0.2)[0][DOMAIN]
     manifest = prepare_stream(again, 128, console)
-    assert "is half prepared" in console.export_text()
+    assert "was half prepared" in console.export_text()
     assert manifest.val_fraction == again.val_fraction
     assert manifest.documents["train"] + manifest.documents["val"] == 80
 

@@ -35,6 +35,7 @@ def judged(**more):
         ),
         ({"recipe": "domain_stable_then_anneal"}, r"domain_stable_then_anneal trains on domain, general, core"),
         ({"settings": ["hardware.microbatch_blocks=0"]}, r"hardware\.microbatch_blocks=0 is less than 1"),
+        ({"settings": ["hardware=8xh100"]}, r"ranks=1, but the hardware has 8 .*\n.*give ranks=8"),
         ({"settings": ["hardware=9xh100"]}, "there is no hardware called '9xh100'"),
     ],
 )

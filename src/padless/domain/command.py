@@ -18,13 +18,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from padless.config.check import check
 from padless.config.compose import compose
 from padless.data.arguments import run_script
 from padless.domain.preparation import plan_streams, prepare_domain, prepare_stream
-from padless.domain.run_settings import command_of, refuse_other_run, rehearse, run_settings, size
+from padless.domain.run_settings import command_of, refuse_missing_gpus, refuse_other_run, rehearse, run_settings, size
 from padless.domain.settings import DOMAIN, GENERAL, Continuation, DocumentSettings, is_of_train, judge
 from padless.domain.sizing import DomainSize, Sizing
 from padless.domain.source_facts import SourceFacts, check_source, read_source
@@ -59,6 +60,7 @@ def continue_on(wanted: Continuation, console: Console | None = None) -> list[st
     """
     console = console or Console()
     recipe = judge(wanted)
+    refuse_missing_gpus(wanted, recipe, torch.cuda.device_count())
     refuse_other_run(wanted, recipe)
     facts = _open_source(wanted)
     longest = _longest(wanted, facts)

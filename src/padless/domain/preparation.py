@@ -9,24 +9,26 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from padless.checkpoint.named import whole_checkpoints
 from padless.data.documents import list_input
 from padless.data.manifest import MANIFEST, Manifest, read_manifest
-from padless.data.prepare import lock_folder, prepare
+from padless.data.prepare import LOCK, lock_folder, prepare
 from padless.data.text_column import find_text_key
 from padless.data.tokenise import tokenizer_facts
 from padless.domain.settings import DOMAIN, GENERAL, Continuation
 from padless.domain.source_facts import SourceFacts
-from padless.domain.validation_share import choose_val_fraction
-from padless.errors import ConfigError, DataError, PadlessError
+from padless.domain.validation_share import USUAL, choose_val_fraction
+from padless.errors import DataError, PadlessError
 
 SHORT_CAP, LONG_FROM = 1024, 2048  # tokens: documents beyond the second make longer segments worth while
 _LEAST_LONG_SHARE = 0.01  # of the domain's tokens, as a run asks of its phases, too
+_LITTLE_TOKENS = 20_000_000  # ours: prepared again within a minute
 _PLAN = Path("tokens", "plan.json")
 
 
@@ -41,6 +43,7 @@ class StreamPlan:
         text_key: key or column of the text.
         block_tokens: tokens of a block.
         val_fraction: share of documents for validation.
+        replaces: why what is prepared in the folder goes, if it does.
     """
 
     source: str
@@ -49,6 +52,7 @@ class StreamPlan:
     text_key: str
     block_tokens: int
     val_fraction: float
+    replaces: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a prepared folder must agree with, by its names there."""
@@ -82,23 +86,25 @@ def _plan(
 ) -> StreamPlan:
     folder = shards_folder(wanted) / name
     done = read_manifest(folder) if (folder / MANIFEST).is_file() else None
-    is_here = done is None or _is_there(source)
-    if text_key is None:
-        text_key = done.input["settings"]["text_key"] if done is not None and not is_here else None
+    is_here = _is_there(source)
+    if text_key is None and done is not None and not is_here:
+        text_key = str(done.input["settings"]["text_key"])
     if text_key is None:
         text_key, line = find_text_key(source)
         say(line)
-    fraction = wanted.val_fraction
-    if done is None:
-        fraction, line = choose_val_fraction(source, text_key, fraction)
-        if line is not None:
-            say(line)
-    elif fraction is None:
-        fraction = done.val_fraction
-    plan = StreamPlan(source, folder, facts.tokenizer, text_key, wanted.block_tokens, fraction)
+    plan = StreamPlan(source, folder, facts.tokenizer, text_key, wanted.block_tokens, wanted.val_fraction or USUAL)
+    reason = None
     if done is not None:
-        _refuse_other(plan, done, wanted, _sizes(source) if is_here else None)
-    return plan
+        plan = replace(plan, val_fraction=wanted.val_fraction or done.val_fraction)
+        reason = _difference(plan, done, is_here)
+        if reason is None:
+            return plan
+        if not (is_here and _may_begin_anew(wanted, done)):
+            raise _other_preparation(plan, reason, wanted)
+    fraction, line = choose_val_fraction(source, text_key, wanted.val_fraction)
+    if line is not None:
+        say(line)
+    return replace(plan, val_fraction=fraction, replaces=reason)
 
 
 def _is_there(source: str) -> bool:
@@ -113,21 +119,29 @@ def _sizes(source: str) -> list[list[Any]]:
     return [[file.name, file.num_bytes] for file in list_input(source)]
 
 
-def _refuse_other(plan: StreamPlan, done: Manifest, wanted: Continuation, files: list[list[Any]] | None) -> None:
-    """Refuse to use what was prepared from other documents or otherwise: a run may have been trained on it."""
-    old = done.input["settings"]
-    different = next((key for key, value in plan.settings().items() if old[key] != value), None)
-    anew = f"name={_free_name(wanted)} for a run of its own" + ("" if wanted.shards is None else ", and other shards=")
-    if different is not None:
-        raise ConfigError(
-            f"{plan.folder} is prepared with {different}={old[different]}, this call has "
-            f"{different}={plan.settings()[different]}",
-            f"use the same, or {anew}",
-        )
-    if files is not None and files != done.input["files"]:
-        raise DataError(f"{plan.folder} is prepared from other files than {plan.source} has now", f"use {anew}")
-    if done.documents["val"] == 0:
-        raise DataError(f"{plan.folder} is prepared without a document for validation", f"use {anew}")
+def _difference(plan: StreamPlan, done: Manifest, is_here: bool) -> str | None:
+    """Return how what is prepared is another than what is wanted; None where it is the same."""
+    old, new = done.input["settings"], plan.settings()
+    for key, value in new.items():
+        if old[key] != value:
+            return f"with {key}={old[key]}, this call has {key}={value}"
+    if is_here and _sizes(plan.source) != done.input["files"]:
+        return f"from other files than {plan.source} has now"
+    return "without a document for validation" if done.documents["val"] == 0 else None
+
+
+def _may_begin_anew(wanted: Continuation, done: Manifest) -> bool:
+    """Return whether what is prepared may go: it is little, in this run's own place, and the run has no checkpoint."""
+    is_little = sum(done.tokens.values()) <= _LITTLE_TOKENS
+    return wanted.shards is None and is_little and not whole_checkpoints(Path(wanted.runs) / wanted.name)
+
+
+def _other_preparation(plan: StreamPlan, reason: str, wanted: Continuation) -> DataError:
+    anew = f"name={_free_name(wanted)}" + ("" if wanted.shards is None else " and other shards=")
+    return DataError(
+        f"{plan.folder} is prepared {reason}",
+        f"give what it is prepared with, or a name of its own to this run: {anew}; or delete {plan.folder}",
+    )
 
 
 def _free_name(wanted: Continuation) -> str:
@@ -153,7 +167,7 @@ def prepare_domain(plan: StreamPlan, longest: int, given: int | None, console: C
     manifest = prepare_stream(plan, cap, console)
     if given is None and longest > cap and _long_share(manifest) >= _LEAST_LONG_SHARE:
         cap = longest
-        manifest = prepare_stream(plan, cap, console)  # packs only; nothing is tokenised again
+        manifest = prepare_stream(replace(plan, replaces=None), cap, console)  # packs only; nothing is tokenised again
     return manifest, cap
 
 
@@ -181,23 +195,32 @@ def prepare_stream(plan: StreamPlan, cap: int, console: Console) -> Manifest:
 
 
 def _begin_anew(plan: StreamPlan, console: Console) -> None:
-    """Remove what an unfinished preparation with other settings or of other files left: nothing could use it."""
-    path = plan.folder / _PLAN
-    if (plan.folder / MANIFEST).is_file() or not path.is_file():
+    """Remove what is prepared otherwise than is wanted, or half prepared: nothing could use it."""
+    if not any((plan.folder / path).is_file() for path in (MANIFEST, _PLAN)):
         return
     with lock_folder(plan.folder):
-        old = json.loads(path.read_bytes())
-        new = plan.settings()
-        reason = next((f"{key}={old['settings'][key]}" for key in new if old["settings"][key] != new[key]), None)
-        if reason is None and [name for name, _ in old["files"]] != [name for name, _ in _sizes(plan.source)]:
-            reason = "of other files"
+        is_done = (plan.folder / MANIFEST).is_file()
+        reason = plan.replaces if is_done else _half_prepared(plan)
         if reason is None:
             return
-        console.print(
-            f"{plan.folder} is half prepared ({reason}): begun anew", highlight=False, soft_wrap=True, markup=False
-        )
-        for name in ("tokens", "blocks"):
-            shutil.rmtree(plan.folder / name, ignore_errors=True)
+        what = "prepared" if is_done else "half prepared"
+        console.print(f"{plan.folder} was {what} {reason}: begun anew", highlight=False, soft_wrap=True, markup=False)
+        (plan.folder / MANIFEST).unlink(missing_ok=True)  # first: without it nothing takes the rest for whole
+        for path in plan.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+
+def _half_prepared(plan: StreamPlan) -> str | None:
+    """Return how what is half prepared is another than what is wanted; None where preparation can go on."""
+    old, new = json.loads((plan.folder / _PLAN).read_bytes()), plan.settings()
+    for key, value in new.items():
+        if old["settings"][key] != value:
+            return f"with {key}={old['settings'][key]}"
+    same_files = [name for name, _ in old["files"]] == [name for name, _ in _sizes(plan.source)]
+    return None if same_files else "from other files"
 
 
 def _tidy(folder: Path) -> None:
@@ -206,7 +229,7 @@ def _tidy(folder: Path) -> None:
         return
     with suppress(DataError), lock_folder(folder):  # somebody else's is left alone
         done = [path for path in (folder / "tokens").glob("*.json") if path.name != _PLAN.name]
-        others = [path for path in folder.iterdir() if path.name not in (".lock", "tokens")]
+        others = [path for path in folder.iterdir() if path.name not in (LOCK, "tokens")]
         if not done and not others:
             shutil.rmtree(folder)
     with suppress(OSError):

@@ -80,6 +80,20 @@ def _error_of(settings: Sequence[str], ranks: int) -> ConfigError | None:
     return None
 
 
+def refuse_missing_gpus(wanted: Continuation, recipe: Config, num_gpus: int) -> None:
+    """Refuse to prepare for a training that this machine could not begin.
+
+    Raises:
+        ConfigError: GPUs are asked for, and there are fewer than ranks.
+    """
+    if wanted.train and recipe.hardware.device == "gpu" and num_gpus < wanted.ranks:
+        here = f"use ranks={num_gpus}" if num_gpus else "use hardware=cpu"
+        raise ConfigError(
+            f"hardware.device=gpu with ranks={wanted.ranks}, and this machine has {num_gpus} GPUs",
+            f"{here}, or prepare only: train=false",
+        )
+
+
 def refuse_other_run(wanted: Continuation, recipe: Config) -> None:
     """Refuse the name of a run that trains something else: its checkpoints could not go on with this recipe.
 

@@ -104,6 +104,11 @@ def judge(wanted: Continuation) -> Config:
         raise ConfigError(
             f"hardware.microbatch_blocks={recipe.hardware.microbatch_blocks} is less than 1", "use at least 1"
         )
+    if recipe.hardware.world_size not in (None, wanted.ranks):
+        raise ConfigError(
+            f"ranks={wanted.ranks}, but the hardware has {recipe.hardware.world_size} (hardware.world_size)",
+            f"give ranks={recipe.hardware.world_size}; with more machines, train=false prints the command to launch",
+        )
     phases = recipe.phases.values()
     if set(recipe.data.streams) != {DOMAIN, GENERAL} or any(set(each.streams) != {DOMAIN, GENERAL} for each in phases):
         raise ConfigError(
