@@ -8,7 +8,7 @@ check:
 test:
 	pytest
 test-slow:
-	pytest -m "slow and not gpu" -n 2 --dist loadfile
+	pytest -m "slow and not gpu" -n 2 --dist worksteal
 test-gpu:
 	pytest -m gpu
 test-newest:
