@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from padless.errors import ConfigError
-from padless.units import approximate_tokens, format_tokens, parse_tokens
+from padless.units import approximate_bytes, approximate_tokens, format_tokens, parse_tokens
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,18 @@ def test_format_and_parse_are_inverse(tokens):
 @pytest.mark.parametrize(("tokens", "text"), [(1_712_345_678, "1.712B"), (999, "999"), (50_000_000_000, "50B")])
 def test_approximate_tokens_keep_four_digits(tokens, text):
     assert approximate_tokens(tokens) == text
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "words"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (10_100_000, "10.1 MB"),
+        (1_802_000_000, "1.8 GB"),
+        (999_900_000, "1000 MB"),
+        (10**15, "1000 TB"),
+    ],
+)
+def test_bytes_are_said_to_three_digits(num_bytes, words):
+    assert approximate_bytes(num_bytes) == words

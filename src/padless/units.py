@@ -1,4 +1,4 @@
-"""Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back. Standard library only."""
+"""Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back; bytes in words. Standard library only."""
 
 from decimal import Decimal, InvalidOperation
 
@@ -49,3 +49,11 @@ def approximate_tokens(tokens: float) -> str:
         if tokens >= _FACTORS[suffix]:
             return f"{tokens / _FACTORS[suffix]:.4g}{suffix}"
     return f"{tokens:.0f}"
+
+
+def approximate_bytes(num_bytes: float) -> str:
+    """Return bytes to three digits: 1_802_000_000 -> "1.8 GB"."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.3g} {unit}" if num_bytes < 999.5 * size else f"{num_bytes / size:.0f} {unit}"
+    return f"{num_bytes:.0f} bytes"

@@ -3,7 +3,6 @@ import shutil
 import pytest
 
 from padless.checkpoint import Checkpoint, expected_bytes, refuse_too_little_space, save_checkpoint
-from padless.checkpoint.space import in_words
 from padless.config.compose import compose
 from padless.config.load import to_plain
 from padless.errors import CheckpointError
@@ -31,18 +30,3 @@ def test_a_disk_that_cannot_hold_one_checkpoint_is_refused_before_the_run(tmp_pa
     refuse_too_little_space(tmp_path / "runs" / "new", free // 2)
     with pytest.raises(CheckpointError, match=r"runs/new has .* free, one checkpoint needs 1000 TB\n.*free disk"):
         refuse_too_little_space(tmp_path / "runs" / "new", 10**15)
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "words"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (10_100_000, "10.1 MB"),
-        (1_802_000_000, "1.8 GB"),
-        (999_900_000, "1000 MB"),
-        (10**15, "1000 TB"),
-    ],
-)
-def test_sizes_in_words(num_bytes, words):
-    assert in_words(num_bytes) == words

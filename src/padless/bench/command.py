@@ -12,6 +12,7 @@ from rich.console import Console
 
 from padless.data.durable import write_durably
 from padless.errors import ConfigError, TrainingError
+from padless.saying import say_on
 
 _FOLDER = "runs/bench"
 
@@ -87,11 +88,7 @@ def _resume(arguments: list[str], as_json: bool) -> None:
     blocks, repeats = whole_number("blocks", settings["blocks"]), whole_number("repeats", settings["repeats"])
     from padless.bench.resume import as_markdown, require_constant, run_resume
 
-    console, folder = Console(stderr=as_json), Path(settings["folder"])
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    say, folder = say_on(Console(stderr=as_json)), Path(settings["folder"])
     result = run_resume(folder, blocks, repeats, say)
     plain = result.as_plain()
     write_durably(folder / "resume.json", (json.dumps(plain, indent=1) + "\n").encode())

@@ -19,6 +19,7 @@ from padless.bench.shapes import shape_of
 from padless.errors import ConfigError
 from padless.kernels.select import VARIABLE
 from padless.processes import run_module
+from padless.saying import say_on
 
 DEFAULTS = {
     "shape": "base",
@@ -64,12 +65,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
     """
     plan = parse(arguments)
     require_gpu()
-    console = Console(stderr=as_json)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    publish(measure(plan, "cuda", run_in_process, say), plan.folder, as_json)
+    publish(measure(plan, "cuda", run_in_process, say_on(Console(stderr=as_json))), plan.folder, as_json)
 
 
 def parse(arguments: list[str]) -> Plan:

@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from padless.attention.api import SegmentLayout
 from padless.attention.select import choose_backend, get_backend
-from padless.bench.lengths import CASES, PAD, Workload, draw_workload
+from padless.bench.batches import finish, packed_batch
+from padless.bench.lengths import CASES, Workload, draw_workload
 from padless.bench.shapes import OPTIMIZER, PEAK_LR, ROPE, WEIGHT_DECAY, shape_of
 from padless.config.schema import ModelConfig
 from padless.data.batch import PackedBatch
-from padless.data.collate import Block, MaskedBlock, collate, masked_rows
+from padless.data.collate import masked_rows
 from padless.kernels.select import kernels_line
 from padless.model.compiled import compile_layers, compile_line
 from padless.model.init import initialise
@@ -39,13 +39,7 @@ _ATTENTION_LENGTHS = (128, 1024, 8192)
 
 def device_batch(workload: Workload, number: int, tokens: int) -> PackedBatch:
     """Return batch ``number``, its masked positions filled up to the fixed number of rows."""
-    documents = [workload.documents[each] for each in workload.packed[number]]
-    lengths_S = np.array([len(each.tokens_T) for each in documents], dtype=np.int32)
-    starts = (np.cumsum(lengths_S) - lengths_S).tolist()
-    block = Block("bench", number, np.concatenate([each.tokens_T for each in documents]), lengths_S)
-    positions_M = np.concatenate([each.positions_M + start for each, start in zip(documents, starts, strict=True)])
-    masked = MaskedBlock(block, np.concatenate([each.input_ids_T for each in documents]), positions_M)
-    return collate([masked], tokens, workload.max_seq_len, PAD, masked_rows(tokens, MASK_RATE))
+    return packed_batch(workload, number, tokens, masked_rows(tokens, MASK_RATE))
 
 
 def half_precision(device: torch.device) -> torch.dtype:
@@ -53,12 +47,6 @@ def half_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return torch.float16
     return torch.bfloat16
-
-
-def finish(device: torch.device) -> None:
-    """Wait until the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def step_job(

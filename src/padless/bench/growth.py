@@ -24,6 +24,7 @@ from padless.bench.growth_figures import CONTINUED, RANDOM, SOURCE, Curve, as_re
 from padless.bench.result import publish
 from padless.bench.start import begin, run_failed
 from padless.errors import ConfigError
+from padless.saying import say_on
 
 DEFAULTS = {
     "source": "4x64",
@@ -119,11 +120,7 @@ def bench(arguments: list[str], as_json: bool) -> None:
         ConfigError: an unknown setting, a shape that is none, or a target that is smaller than the source.
         TrainingError: a run fails.
     """
-    plan, console = parse(arguments), Console(stderr=as_json)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    plan, say = parse(arguments), say_on(Console(stderr=as_json))
     curves = run_growth(plan, say)
     facts = {"source": plan.source.name, "source tokens": plan.source_steps * STEP_TOKENS, "peak LR": PEAK_LR}
     facts |= {"tokens a step": STEP_TOKENS, "steps": plan.steps, "steps of the random start": plan.random_steps}

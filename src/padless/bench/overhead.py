@@ -28,6 +28,7 @@ from padless.bench.result import BenchResult, Figure, Ratio, publish
 from padless.bench.start import TRAIN
 from padless.errors import ConfigError, TrainingError
 from padless.processes import without_launcher
+from padless.saying import say_on
 
 STEP_TARGET_MS, MICROBATCH_TARGET_MS = 2.0, 0.5
 SIDES = ("bare loop", "trainer")
@@ -71,13 +72,9 @@ def bench(arguments: list[str], as_json: bool) -> None:
     ):
         if value < least:
             raise ConfigError(f"{key}={value} is less than {least}", f"use e.g. {key}={DEFAULTS[key]}")
-    console, folder = Console(stderr=as_json), Path(settings["folder"]).resolve()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
+    folder = Path(settings["folder"]).resolve()
     pin_to_one_core()
-    publish(run_overhead(folder, Cut(microbatches, steps), repeats, say), folder, as_json)
+    publish(run_overhead(folder, Cut(microbatches, steps), repeats, say_on(Console(stderr=as_json))), folder, as_json)
 
 
 def run_overhead(folder: Path, cut: Cut, repeats: int, say: Callable[[str], None]) -> BenchResult:

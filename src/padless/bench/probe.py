@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from padless.attention.select import choose_backend
+from padless.bench.batches import finish
 from padless.bench.machine import describe_machine
 from padless.config.schema import ModelConfig, OptimizerConfig, RopeConfig
 from padless.data.batch import PackedBatch
@@ -183,15 +184,15 @@ def _time(setting: Setting, layers: int, blocks: list[list[int]], mask_rate: flo
             break
         optimizer.zero_grad(set_to_none=True)
         batch = batches[number % len(batches)].to(device)
-        _finish(device)
+        finish(device)
         start_s = time.perf_counter()
         with torch.autocast(device.type, _DTYPES.get(setting.precision), enabled=setting.precision != "fp32"):
             loss = network(batch)
         loss.backward()
-        _finish(device)
+        finish(device)
         passed_s = time.perf_counter()
         optimizer.step()
-        _finish(device)
+        finish(device)
         passes.append(passed_s - start_s)
         updates.append(time.perf_counter() - passed_s)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -242,11 +243,6 @@ def _precision(asked: str, is_gpu: bool) -> str:
     if not is_gpu:
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main() -> None:

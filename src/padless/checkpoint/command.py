@@ -14,11 +14,11 @@ from rich.table import Table
 from padless.checkpoint.listing import DELETION_UNFINISHED, SIZE_OK, CheckpointRow, list_checkpoints
 from padless.checkpoint.names import FOLDER, find
 from padless.checkpoint.newest import Outlook, foresee
-from padless.checkpoint.space import in_words
 from padless.config.load import unknown_word
 from padless.data.progress import Progress
 from padless.errors import CheckpointError, ConfigError
-from padless.units import approximate_tokens
+from padless.saying import say_on
+from padless.units import approximate_bytes, approximate_tokens
 
 _RUNS = Path("runs")
 _VERIFY = ("size", "hash")
@@ -73,13 +73,9 @@ def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: 
     for row in rows:
         word, separator, reason = row.state.partition(": ")
         if separator:
-            _say(console, f"{row.path.name} is {word}: {reason}")
+            say_on(console)(f"{row.path.name} is {word}: {reason}")
     for line in _resume_lines(run_folder, rows):
-        _say(console, line)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say_on(console)(line)
 
 
 def _cells(row: CheckpointRow) -> tuple[str, ...]:
@@ -89,7 +85,7 @@ def _cells(row: CheckpointRow) -> tuple[str, ...]:
         "" if row.step is None else f"{row.step:,}",
         "" if row.lr is None else f"{row.lr:.3g}",
         "" if row.eval_loss is None else f"{row.eval_loss:.4f}",
-        in_words(row.size_bytes),
+        approximate_bytes(row.size_bytes),
         row.state.partition(":")[0],
         row.kept or "",
     )

@@ -13,10 +13,11 @@ from padless.checkpoint.archive import refuse_unsafe_archive
 from padless.checkpoint.contents import FORMAT_VERSION, Checkpoint, bytes_of_tensors, problem_of_content
 from padless.checkpoint.outline import RefusedError
 from padless.checkpoint.sidecar import Sidecar
-from padless.checkpoint.space import expected_bytes, free_bytes, in_words
+from padless.checkpoint.space import expected_bytes, free_bytes
 from padless.data.durable import durable_file, write_durably
 from padless.errors import CheckpointError
 from padless.events import reached
+from padless.units import approximate_bytes
 
 
 class _Hashed:
@@ -90,8 +91,8 @@ def save_checkpoint(
             raise
         needed = expected_bytes(0) + bytes_of_tensors(content)
         raise CheckpointError(
-            f"cannot write {path}: {reason.strerror}; it needs about {in_words(needed)}, "
-            f"{in_words(free_bytes(path.parent))} are free",
+            f"cannot write {path}: {reason.strerror}; it needs about {approximate_bytes(needed)}, "
+            f"{approximate_bytes(free_bytes(path.parent))} are free",
             "free disk space or make the folder writable and start the same command again; earlier ones are whole",
         ) from error
     reached("save_after")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from padless.errors import CheckpointError
+from padless.units import approximate_bytes
 
 _BYTES_A_PARAMETER = 12  # weight and two moments in fp32
 _FIXED_BYTES = 1 << 20  # names, facts, and what the archive adds
@@ -34,14 +35,6 @@ def refuse_too_little_space(folder: Path, needed_bytes: int) -> None:
     free = free_bytes(folder)
     if free < needed_bytes:
         raise CheckpointError(
-            f"{folder} has {in_words(free)} free, one checkpoint needs {in_words(needed_bytes)}",
+            f"{folder} has {approximate_bytes(free)} free, one checkpoint needs {approximate_bytes(needed_bytes)}",
             "free disk space, or choose another run.folder",
         )
-
-
-def in_words(num_bytes: float) -> str:
-    """Return bytes to three digits: 1_802_000_000 -> "1.8 GB"."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.3g} {unit}" if num_bytes < 999.5 * size else f"{num_bytes / size:.0f} {unit}"
-    return f"{num_bytes:.0f} bytes"

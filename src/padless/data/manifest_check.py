@@ -23,7 +23,7 @@ def check_manifest(manifest: "Manifest") -> None:
         ValueError: says which field and its value.
     """
     if type(manifest.dtype) is not str or manifest.dtype not in DTYPES:
-        raise ValueError(f"dtype={_shown(manifest.dtype)} is not one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype={shown(manifest.dtype)} is not one of {', '.join(DTYPES)}")
     _whole(manifest.vocab_size, "vocab_size", 1, DTYPES[manifest.dtype])
     _whole(manifest.block_tokens, "block_tokens", 1, _MAX_BLOCK_TOKENS)
     _sha256(manifest.tokenizer_sha256, "tokenizer_sha256")
@@ -38,9 +38,9 @@ def check_manifest(manifest: "Manifest") -> None:
     _check_specials(manifest)
     for cap, splits in _mapping(manifest.blocks, "blocks").items():
         if not _CAP.fullmatch(cap) or int(cap) > manifest.block_tokens:
-            raise ValueError(f"blocks.{_shown(cap)} is not a max_seq_len of 1 to block_tokens={manifest.block_tokens}")
+            raise ValueError(f"blocks.{shown(cap)} is not a max_seq_len of 1 to block_tokens={manifest.block_tokens}")
         if set(splits) != SPLITS:
-            raise ValueError(f"blocks.{cap} has splits {_shown(sorted(splits))}, not train and val")
+            raise ValueError(f"blocks.{cap} has splits {shown(sorted(splits))}, not train and val")
         for name, split in splits.items():
             _check_split(split, f"blocks.{cap}.{name}")
 
@@ -62,11 +62,11 @@ def _check_split(split: "SplitBlocks", what: str) -> None:
     for key, value in _mapping(split.segment_token_share_over, f"{what}.segment_token_share_over").items():
         _share(value, f"{what}.segment_token_share_over.{key}")
     if type(split.path) is not str or not all(_PLAIN_NAME.fullmatch(part) for part in split.path.split("/")):
-        raise ValueError(f"{what}.path={_shown(split.path)} is not a path within the folder")
+        raise ValueError(f"{what}.path={shown(split.path)} is not a path within the folder")
     names = set()
     for shard in split.shards:
         if type(shard.name) is not str or not _PLAIN_NAME.fullmatch(shard.name) or not shard.name.endswith(".mds"):
-            raise ValueError(f"{what} names the shard {_shown(shard.name)}, which is not a plain name ending in .mds")
+            raise ValueError(f"{what} names the shard {shown(shard.name)}, which is not a plain name ending in .mds")
         if shard.name in names:
             raise ValueError(f"{what} names the shard {shard.name} twice")
         names.add(shard.name)
@@ -74,26 +74,27 @@ def _check_split(split: "SplitBlocks", what: str) -> None:
         _sha256(shard.sha256, f"{what}: sha256 of {shard.name}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value of a stranger's file for an error's one line, cut off after 80 characters."""
     return " ".join(repr(value).split())[:80]
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if type(value) is not dict:
-        raise ValueError(f"{what}={_shown(value)} is not a mapping")
+        raise ValueError(f"{what}={shown(value)} is not a mapping")
     return value
 
 
 def _whole(value: Any, what: str, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{what}={_shown(value)} is not a whole number from {least} to {most}")
+        raise ValueError(f"{what}={shown(value)} is not a whole number from {least} to {most}")
 
 
 def _share(value: Any, what: str) -> None:
     if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise ValueError(f"{what}={_shown(value)} is not a share from 0 to 1")
+        raise ValueError(f"{what}={shown(value)} is not a share from 0 to 1")
 
 
 def _sha256(value: Any, what: str) -> None:
     if type(value) is not str or not _SHA256.fullmatch(value):
-        raise ValueError(f"{what}={_shown(value)} is not a SHA-256 in hex")
+        raise ValueError(f"{what}={shown(value)} is not a SHA-256 in hex")

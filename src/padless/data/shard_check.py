@@ -16,6 +16,7 @@ import numpy as np
 
 from padless.data.durable import sha256_of_file
 from padless.data.json_file import read_json
+from padless.data.manifest_check import shown
 from padless.errors import DataError
 
 REDO = "prepare the folder again (data_prep/prepare.py), or copy it again in full"
@@ -76,7 +77,7 @@ def check_index(split: PackedSplit) -> tuple[int, ...]:
     try:
         tree = read_json(index)
         if tree["version"] != 2:
-            raise ValueError(f"version {_shown(tree['version'])}")
+            raise ValueError(f"version {shown(tree['version'])}")
         entries = list(tree["shards"])
         listed = [(entry["raw_data"]["basename"], entry["raw_data"]["bytes"]) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
@@ -106,22 +107,18 @@ def _entry_fault(entry: dict[str, Any], dtype: str, shard_bytes: int) -> str | N
     }
     for key, value in expected.items():
         if key not in entry or json.dumps(entry[key]) != json.dumps(value):
-            return f"{key} {_shown(entry.get(key))}, expected {json.dumps(value)}"
+            return f"{key} {shown(entry.get(key))}, expected {json.dumps(value)}"
     odd = (set(entry) ^ (set(expected) | _FREE_KEYS)) | (set(entry["raw_data"]) ^ _INFO_KEYS)
     if odd:
-        return f"other fields than an MDS index: {_shown(sorted(odd))}"
+        return f"other fields than an MDS index: {shown(sorted(odd))}"
     limit, samples = entry["size_limit"], entry["samples"]
     if limit is not None and (type(limit) is not int or limit < 1):
-        return f"size_limit {_shown(limit)}"
+        return f"size_limit {shown(limit)}"
     if type(samples) is not int or samples < 1:
-        return f"samples {_shown(samples)}"
+        return f"samples {shown(samples)}"
     if _header_bytes(samples) > shard_bytes:
         return f"{samples:_} samples, more than its {shard_bytes:_} bytes can hold"
     return None
-
-
-def _shown(value: object) -> str:
-    return " ".join(repr(value).split())[:80]
 
 
 def _header_bytes(samples: int) -> int:

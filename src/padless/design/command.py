@@ -8,6 +8,7 @@ from rich.console import Console
 from padless.design.report import as_plain, correlation_line, front_table, measured_table, standing_lines
 from padless.design.search import search
 from padless.design.settings import parse_settings
+from padless.saying import say_on
 
 
 def design_command(arguments: list[str], as_json: bool) -> None:
@@ -27,9 +28,7 @@ def design_command(arguments: list[str], as_json: bool) -> None:
         for budget in settings.budgets
     ]
     console = Console(stderr=as_json)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say = say_on(console)
 
     measured = [None] * len(founds)
     if settings.measures:

@@ -1,8 +1,6 @@
 """``padless plan [recipe=... gpus=8xh100 ...] [--measure] [--fit '8xh100, 3 days'] [--json]``."""
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +10,7 @@ from padless.plan.estimate import Speed, estimate
 from padless.plan.measure import look, machine_here, measure
 from padless.plan.report import as_plain, print_estimate
 from padless.plan.request import Ready, Request, named_machine, parse_request, prepare
+from padless.saying import say_on
 
 
 def plan_command(arguments: list[str], as_json: bool) -> None:
@@ -36,7 +35,7 @@ def plan_command(arguments: list[str], as_json: bool) -> None:
     run = estimate(ready.config, ready.machine, ready.microbatch_blocks, price, request.lengths, speed)
     console = Console()
     if as_json:
-        _print_json(console, as_plain(run, ready.largest_blocks, ready.remarks))
+        say_on(console)(json.dumps(as_plain(run, ready.largest_blocks, ready.remarks)))
     else:
         print_estimate(run, ready.largest_blocks, ready.remarks, console)
     if request.out is not None:
@@ -44,7 +43,7 @@ def plan_command(arguments: list[str], as_json: bool) -> None:
 
         draw_schedule(ready.config, request.out)
         if not as_json:
-            _say(console)(f"drawn: {request.out}")
+            say_on(console)(f"drawn: {request.out}")
 
 
 def _measured(request: Request, as_json: bool) -> tuple[Ready, Speed]:
@@ -52,7 +51,7 @@ def _measured(request: Request, as_json: bool) -> tuple[Ready, Speed]:
     config = compose(request.overrides)
     present = look(config)
     ready = prepare(request, machine_here(present, named_machine(request, config)))
-    return ready, measure(ready.config, present, request.lengths, _say(Console(stderr=as_json)))
+    return ready, measure(ready.config, present, request.lengths, say_on(Console(stderr=as_json)))
 
 
 def _fit(request: Request, as_json: bool) -> None:
@@ -68,14 +67,6 @@ def _fit(request: Request, as_json: bool) -> None:
     price = budget.machine.device.usd_per_hour if request.price is None else request.price
     console = Console()
     if as_json:
-        _print_json(console, found.as_plain(price))
+        say_on(console)(json.dumps(found.as_plain(price)))
     else:
         print_answer(found, price, console)
-
-
-def _print_json(console: Console, plain: dict[str, Any]) -> None:
-    console.print(json.dumps(plain), markup=False, highlight=False, soft_wrap=True)
-
-
-def _say(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from padless.plan.hardware import GPUS_A_MACHINE, USABLE_MEMORY
 from padless.plan.memory import MemoryNeed, gib_text, need_of
 from padless.plan.table import phase_row, print_plan
 from padless.plan.trust import has_lengths_of_fit, is_extrapolated, model_errors, trust_line
-from padless.units import approximate_tokens
+from padless.units import approximate_bytes, approximate_tokens
 
 _HOURS_A_YEAR = 8766.0
 
@@ -42,11 +42,12 @@ def lines_of(run: RunEstimate, largest_blocks: int | None) -> Iterator[str]:
     yield from _memory_lines(run, largest_blocks)
     newest = run.config.run.keep_newest_checkpoints
     yield (
-        f"checkpoints: {_size(run.checkpoint_bytes)} each, at most {_size(run.disk_bytes)} on disk "
-        f"(run.keep_newest_checkpoints={newest}, phase ends, and those of keep_every_tokens"
+        f"checkpoints: {approximate_bytes(run.checkpoint_bytes)} each, at most {approximate_bytes(run.disk_bytes)} "
+        f"on disk (run.keep_newest_checkpoints={newest}, phase ends, and those of keep_every_tokens"
         f"{', of the phases and of each branch' if run.config.branches else ''})"
     )
-    yield f"loader: {approximate_tokens(run.loader_tokens_per_s)} tokens/s, {_size(run.loader_bytes_per_s)}/s from disk"
+    tokens, read = approximate_tokens(run.loader_tokens_per_s), approximate_bytes(run.loader_bytes_per_s)
+    yield f"loader: {tokens} tokens/s, {read}/s from disk"
     yield from _network_lines(run)
 
 
@@ -237,14 +238,6 @@ def _network_lines(run: RunEstimate) -> Iterator[str]:
     verdict = "hidden behind the backward pass" if exposed == 0 else waited
     far = " between machines" if run.machine.count > GPUS_A_MACHINE and not run.machine.is_cpu else ""
     yield (
-        f"network: gradients need {_size(needed)}/s a rank, {run.machine.link_gb_s:g} GB/s{far} assumed "
+        f"network: gradients need {approximate_bytes(needed)}/s a rank, {run.machine.link_gb_s:g} GB/s{far} assumed "
         f"(link_gb_s=): {verdict}"
     )
-
-
-def _size(num_bytes: float) -> str:
-    """Return bytes to three digits: 1_802_000_000 -> "1.8 GB"."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.3g} {unit}" if num_bytes < 999.5 * size else f"{num_bytes / size:.0f} {unit}"
-    return f"{num_bytes:.0f} bytes"

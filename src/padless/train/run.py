@@ -21,6 +21,7 @@ from padless.data.preflight import open_data
 from padless.events import reached
 from padless.model.count import count_parameters
 from padless.plan.table import print_plan
+from padless.saying import say_on
 from padless.schedule.phases import phase_at, plan_phases
 from padless.train.bad_step import Rewind
 from padless.train.beginning import Beginning, find_beginning, refuse_endless_rewinds
@@ -57,11 +58,11 @@ def run(config: Config) -> Path:
     config, rewarmup_line = with_rewarmup(config)
     warnings = check(config, world.size)
     for line in [*warnings, *([rewarmup_line] if rewarmup_line else [])]:
-        _say(console, f"note: {line}")
+        say_on(console)(f"note: {line}")
     if config.run.branch is not None:
         return _run_one_branch(config, world, console, began_s)
     folder = RunFolder(Path(config.run.folder) / config.run.name, world.is_leader)
-    with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
+    with supervised(folder.path, world, say_on(console)) as supervisor:
         judge_growth(config, folder.path)
         ready = _prepare(config, world, console)
         end = _train(config, ready, folder, supervisor, began_s)
@@ -73,7 +74,7 @@ def _run_one_branch(config: Config, world: World, console: Console, began_s: flo
     """Train ``run.branch`` alone: its trunk's phases are done, and another process may be training another branch."""
     branch = find_one_branch(config, world)
     folder = RunFolder(branch.path, world.is_leader)
-    with supervised(folder.path, world, lambda line: _say(console, line)) as supervisor:
+    with supervised(folder.path, world, say_on(console)) as supervisor:
         ready = _prepare(config, world, console)
         with naming_branch(branch.name):
             _train(branch.config, ready, folder, supervisor, began_s)
@@ -85,12 +86,12 @@ def _prepare(config: Config, world: World, console: Console) -> Ready:
     """Choose how to compute, open the data, and say what will be done."""
     every_phase = with_branches(config)
     compute, hardware_lines = choose_compute(every_phase, world)
-    data = open_data(every_phase, world, lambda line: _say(console, line))
+    data = open_data(every_phase, world, say_on(console))
     if world.is_leader:
         print_plan(config, console)
     for line in hardware_lines:
-        _say(console, line)
-    return Ready(world, compute, data, console, lambda line: _say(console, line))
+        say_on(console)(line)
+    return Ready(world, compute, data, console, say_on(console))
 
 
 def _train(config: Config, ready: Ready, folder: RunFolder, supervisor: Supervisor, began_s: float) -> Reached:
@@ -190,7 +191,3 @@ def _rewind(context: RunContext, folder: RunFolder, rewind: Rewind, state: Start
     back, there = approximate_tokens(rewind.clock_tokens), approximate_tokens(state.clock_tokens)
     context.say(f"rewind: back from {back} to {there} tokens, and on without the blocks of the bad step")
     return dataclasses.replace(state, skipped=skipped)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
