@@ -1,4 +1,4 @@
-"""Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back; bytes in words. Standard library only."""
+"""Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back; bytes in words. No library."""
 
 from decimal import Decimal, InvalidOperation
 
