@@ -124,14 +124,15 @@ def test_tiles_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
 
 
 def test_in_bf16_no_loss_is_negative_whatever_the_bias() -> None:
-    """Target and sum are rounded alike: a loss is as near to the exact one as torch's own in bf16."""
+    """Target and sum are rounded alike: a loss is at least as near to the exact one as torch's own in bf16."""
     x, weight, _, labels = inputs(rows=500, width=64, vocab=256)
     bias = torch.randn(256, generator=torch.Generator().manual_seed(5)) * 3
     x, weight = x.detach().bfloat16(), (weight.detach() * 0.5).bfloat16()
     mine = cross_entropy(x, weight, bias, labels).by_row_M
     torchs = F.cross_entropy(F.linear(x, weight, bias.bfloat16()).float(), labels, reduction="none")
+    exact = F.cross_entropy(F.linear(x.float(), weight.float(), bias), labels, reduction="none")
     assert float(mine.min()) >= -1e-5
-    assert (mine - torchs).abs().mean() < 2e-3
+    assert (mine - exact).abs().mean() < (torchs - exact).abs().mean() + 2e-3
 
 
 @pytest.mark.parametrize("level", [-100.0, -103.0, -110.0, 100.0])

@@ -3,7 +3,7 @@
 torch's CPU flash kernel spends about five nanoseconds a score in its backward pass; batched matrix products with what
 :mod:`padless.kernels.native_scores` does between them spend less than two (``padless bench attention``). Three ways:
 
-- *in tiles* (:mod:`padless.kernels.tiled_attention`): segment by segment in one kernel; where the CPU has AMX, for bf16.
+- *in tiles* (:mod:`padless.kernels.tiled_attention`): segment by segment in one kernel, where the CPU has AMX.
 - *local* (:mod:`padless.attention.local_blocks`): the row as overlapping blocks; cost is linear in T.
 - *whole* (:mod:`padless.attention.whole_segments`): segments of similar length together, a few heads at a time.
 

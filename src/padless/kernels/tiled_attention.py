@@ -73,7 +73,7 @@ def products(
     *,
     fresh: bool,
 ) -> None:
-    """Write a product of any multiple of 32 rows and columns; ``operands`` gives A, B and C from a row and column on."""
+    """Write a product of multiples of 32 rows and columns; ``operands`` gives A, B and C from a row and column on."""
 
     def step(row: Whole, column: Whole) -> None:
         add_product(code, *operands(row, column), depth, fresh=fresh)

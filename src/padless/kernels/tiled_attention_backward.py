@@ -1,7 +1,7 @@
 """The gradient of :mod:`padless.kernels.tiled_attention` (Dao et al. 2022, "FlashAttention", appendix B).
 
-``QUERIES`` at a time against ``KEYS`` of a chunk, scores transposed, so that keys and values get their gradients without
-a transposition:
+``QUERIES`` at a time against ``KEYS`` of a chunk, scores transposed, so that keys and values get their gradients
+without a transposition:
 
     P^T = exp(K Q^T - lse)     dS^T = P^T (V dO^T - delta)     dV += P^T dO     dK += dS^T Q     dQ^T += K^T dS^T
 
@@ -11,6 +11,7 @@ Legend: as there; C keys of a chunk.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -309,16 +310,16 @@ def _soften(
             grads.append(_halves(code, grad))
             _store(code, grads[-1], scratch.grads, target, at)
         woven = scratch.grads_woven
-        store_woven(code, *grads, woven.memory, woven.offset((row + pair) // 2) + at.start * 2)
+        store_woven(code, grads[0], grads[1], woven.memory, woven.offset((row + pair) // 2) + at.start * 2)
 
     code.columns(queries, put)
 
 
-def _halves(code: Code, vector: Vector):
+def _halves(code: Code, vector: Vector) -> Any:
     return to_bf16(code.builder, vector.value)
 
 
-def _store(code: Code, halves, target: Matrix, row: Whole, at: Columns) -> None:
+def _store(code: Code, halves: Any, target: Matrix, row: Whole, at: Columns) -> None:
     code.builder.store(halves, target.memory.address(target.offset(row) + at.start), align=2)
 
 

@@ -53,7 +53,7 @@ def _configuration(module: ir.Module) -> Any:
     for register in range(8):
         content[16 + 2 * register] = _BYTES_OF_ROW
         content[48 + register] = _ROWS
-    constant = ir.GlobalVariable(module, ir.ArrayType(_I8, 64), name)
+    constant: Any = ir.GlobalVariable(module, ir.ArrayType(_I8, 64), name)
     constant.linkage, constant.global_constant, constant.align = "internal", True, 64
     constant.initializer = ir.Constant(constant.value_type, content)
     return constant

@@ -8,8 +8,9 @@ run in the autocast dtype, where there is one; softmax, loss and the gradients o
     logits      | tile | tile | ...      rows M downwards, vocabulary V to the right
                 | tile | ...
 
-What happens to a tile on a CPU is :mod:`padless.kernels.native_logits`. On a GPU with Triton,
-:mod:`padless.kernels.triton_cross_entropy` does the same as all of this in row chunks.
+What happens to a tile on a CPU is :mod:`padless.kernels.native_logits`. The same in one kernel is
+:mod:`padless.kernels.tiled_logits` on a CPU with AMX and, in row chunks, :mod:`padless.kernels.triton_cross_entropy` on
+a GPU with Triton.
 
 Legend: M masked positions, D model width, V vocabulary, R rows of a tile, C columns of a tile.
 """
@@ -28,6 +29,8 @@ from padless.kernels.native import can_compute
 from padless.kernels.native_logits import sum_exponentials, take_shares
 from padless.kernels.native_rows import add
 from padless.kernels.select import uses_triton
+from padless.kernels.tiled_attention import fits_tiles
+from padless.kernels.tiled_logits import TiledLogits
 from padless.model.precision import compute_dtype
 from padless.model.tied import TiedGradient
 
@@ -158,7 +161,9 @@ class _CrossEntropy(torch.autograd.Function):
         z_loss: float,
     ) -> tuple[Tensor, Tensor]:
         ctx.dtypes, ctx.tile, ctx.tied, ctx.z_loss = (weight_VD.dtype, bias_V.dtype), tile, tied, z_loss
-        weight_VD, bias_V = weight_VD.to(x_MD.dtype), bias_V.to(x_MD.dtype)
+        ctx.in_registers = x_MD.device.type == "cpu" and fits_tiles(x_MD.dtype, x_MD.shape[1])
+        weight_VD = weight_VD.to(x_MD.dtype)
+        bias_V = bias_V.float() if ctx.in_registers else bias_V.to(x_MD.dtype)
         if x_MD.shape[0] == 0:
             ctx.save_for_backward(x_MD, weight_VD, bias_V, labels_M, labels_M)
             none_M = torch.zeros(0, dtype=torch.float32, device=x_MD.device)
@@ -166,10 +171,15 @@ class _CrossEntropy(torch.autograd.Function):
             return none_M.sum(), none_M
         is_counted_M = labels_M != IGNORED
         label_M = labels_M.clamp(min=0)
-        lse_M = _log_sum_exp(_Tiles(x_MD, weight_VD, bias_V, tile))
         target_M = (x_MD.float() * weight_VD.index_select(0, label_M).float()).sum(1)
-        target_M = (target_M + bias_V.index_select(0, label_M).float()).to(x_MD.dtype).float()
-        by_row_M = torch.where(is_counted_M, lse_M - target_M, 0.0)
+        target_M += bias_V.index_select(0, label_M).float()
+        if ctx.in_registers:
+            lse_M = TiledLogits(x_MD, weight_VD, bias_V).log_sum_exp()
+        else:
+            lse_M = _log_sum_exp(_Tiles(x_MD, weight_VD, bias_V, tile))
+            target_M = target_M.to(x_MD.dtype).float()  # as logits of tiles are
+        # Two sums in different order may differ by a rounding: no loss is below 0.
+        by_row_M = torch.where(is_counted_M, (lse_M - target_M).clamp(min=0), 0.0)
         total = by_row_M.sum()
         if z_loss != 0:
             total = total + z_loss * torch.where(is_counted_M, lse_M, 0.0).square_().sum()
@@ -184,54 +194,39 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_MD, weight_VD, bias_V, labels_M, lse_M = ctx.saved_tensors
         weight_dtype, bias_dtype = ctx.dtypes
-        grad_x_MD, grad_weight_VD, grad_bias_V = _gradients(
-            _Tiles(x_MD, weight_VD, bias_V, ctx.tile) if x_MD.shape[0] else None,
-            x_MD,
-            weight_VD,
-            labels_M,
-            lse_M,
-            grads[0],
-            ctx.z_loss,
-        )
+        if x_MD.shape[0] == 0:
+            parts = tuple(torch.zeros_like(each, dtype=torch.float32) for each in (x_MD, weight_VD, bias_V))
+        else:
+            factor_M = _softmax_weights(lse_M, ctx.z_loss).mul_(grads[0])
+            if ctx.in_registers:
+                parts = TiledLogits(x_MD, weight_VD, bias_V).gradients(lse_M, factor_M)
+            else:
+                parts = _gradients(_Tiles(x_MD, weight_VD, bias_V, ctx.tile), lse_M, factor_M)
+            _take_one_hot(*parts, x_MD, weight_VD, labels_M, grads[0])
+        grad_x_MD, grad_weight_VD, grad_bias_V = parts
         grad_weight: Tensor | None = grad_weight_VD.to(weight_dtype)
         if ctx.tied is not None:
             ctx.tied.waiting, grad_weight = grad_weight, None
         return grad_x_MD.to(x_MD.dtype), grad_weight, grad_bias_V.to(bias_dtype), None, None, None, None
 
 
-def _gradients(
-    tiles: _Tiles | None,
-    x_MD: Tensor,
-    weight_VD: Tensor,
-    labels_M: Tensor,
-    lse_M: Tensor,
-    scale: Tensor,
-    z_loss: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the fp32 gradients of x, weight and bias: (softmax - one-hot) times ``scale``, by the other factor.
-
-    With the z-loss a row's softmax counts 1 + 2 ``z_loss`` lse times.
-    """
+def _gradients(tiles: _Tiles, lse_M: Tensor, factor_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the fp32 gradients of x, weight and bias that softmax times factor gives, by the other operand."""
+    x_MD, weight_VD = tiles.x_MD, tiles.weight_VD
     grad_x_MD = torch.zeros_like(x_MD, dtype=torch.float32)
-    if tiles is None:
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
-        return grad_x_MD, grad_weight_VD, torch.zeros_like(grad_weight_VD[:, 0])
     grad_weight_VD = torch.empty_like(weight_VD, dtype=torch.float32)
     grad_bias_V = torch.empty_like(grad_weight_VD[:, 0])
     for rows in tiles.row_slices():
-        x_RD, lse_R, grad_x_RD = x_MD[rows], lse_M[rows], grad_x_MD[rows]
-        factor_R = _softmax_weights(lse_R, z_loss)
+        x_RD, grad_x_RD = x_MD[rows], grad_x_MD[rows]
         for columns in tiles.column_slices():
             share_RC = tiles.logits(x_RD, columns)
-            total_C = _take_shares(tiles, share_RC, lse_R, factor_R)
-            _put(grad_bias_V[columns], total_C, scale, rows.start)
-            _put(grad_weight_VD[columns], share_RC.t() @ x_RD, scale, rows.start)
+            _put(grad_bias_V[columns], _take_shares(tiles, share_RC, lse_M[rows], factor_M[rows]), rows.start)
+            _put(grad_weight_VD[columns], share_RC.t() @ x_RD, rows.start)
             part_RD = share_RC @ weight_VD[columns]
             if tiles.has_kernels:
                 add(grad_x_RD, part_RD, grad_x_RD)
             else:
                 grad_x_RD += part_RD
-    _take_one_hot(grad_x_MD, grad_weight_VD, grad_bias_V, x_MD, weight_VD, labels_M, scale)
     return grad_x_MD, grad_weight_VD, grad_bias_V
 
 
@@ -242,12 +237,12 @@ def _softmax_weights(lse_R: Tensor, z_loss: float) -> Tensor:
     return torch.where(torch.isposinf(lse_R), 1.0, 1.0 + 2.0 * z_loss * lse_R)
 
 
-def _put(total: Tensor, part: Tensor, scale: Tensor, is_added: int) -> None:
-    """Set or add one row of tiles' part of a gradient, times the scale."""
+def _put(total: Tensor, part: Tensor, is_added: int) -> None:
+    """Set or add one row of tiles' part of a gradient."""
     if is_added:
-        total.add_(part.float().mul_(scale))
+        total += part
     else:
-        total.copy_(part).mul_(scale)
+        total.copy_(part)
 
 
 def _take_one_hot(
@@ -259,9 +254,9 @@ def _take_one_hot(
     labels_M: Tensor,
     scale: Tensor,
 ) -> None:
-    """Take the target's one-hot out of what the softmax gave, and scale the gradient of x."""
-    minus_M1 = torch.where(labels_M != IGNORED, -1.0, 0.0)[:, None]
+    """Take the target's one-hot, times the scale, out of what the softmax gave."""
+    minus_M1 = torch.where(labels_M != IGNORED, -scale, 0.0)[:, None]
     label_M = labels_M.clamp(min=0)
-    grad_x_MD.addcmul_(weight_VD.index_select(0, label_M).float(), minus_M1).mul_(scale)
-    grad_weight_VD.index_add_(0, label_M, x_MD.float() * (minus_M1 * scale))
-    grad_bias_V.index_add_(0, label_M, minus_M1[:, 0] * scale)
+    grad_x_MD.addcmul_(weight_VD.index_select(0, label_M).float(), minus_M1)
+    grad_weight_VD.index_add_(0, label_M, x_MD.float() * minus_M1)
+    grad_bias_V.index_add_(0, label_M, minus_M1[:, 0])
