@@ -1,5 +1,8 @@
 """The picture of two runs: it is drawn, it holds both curves and the difference, it is whole or not there."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -24,7 +27,12 @@ def curve(phases, offset=0.0):
 def pair(make_run):
     a = make_run("a", metrics=curve([("short", 30), ("context", 60)]))
     b = make_run("b", metrics=curve([("short", 40), ("context", 60)], offset=0.2))
-    return read_run(str(a)), read_run(str(b))
+    return short_name(read_run(str(a))), short_name(read_run(str(b)))
+
+
+def short_name(run):
+    """Name the run by its folder's last part, so that the legend is as wide wherever the tests write."""
+    return replace(run, folder=Path(run.folder.name))
 
 
 def has_colour(picture, colour):
@@ -50,7 +58,7 @@ def test_phases_span_what_was_trained_in_them(pair):
 def test_the_picture_of_a_branch_has_the_whole_parent_and_marks_where_the_branch_begins(pair, make_run, tmp_path):
     lineage = [{**BRANCH, "clock_tokens": 12_800}]
     lines = [line for line in curve([("short", 30), ("context", 40), ("anneal", 60)]) if line["tokens"] > 12_800]
-    b = read_run(str(make_run("c", lineage=lineage, metrics=[*lines, step_line(61, 5.0, "anneal")])))
+    b = short_name(read_run(str(make_run("c", lineage=lineage, metrics=[*lines, step_line(61, 5.0, "anneal")]))))
     assert phase_spans(b)[0] == ("short", 12_800, 15_360)
     for number, (first, second) in enumerate(((pair[0], b), (b, pair[0]))):
         out = tmp_path / f"{number}.png"

@@ -28,7 +28,7 @@ def facts(source):
 
 @pytest.fixture
 def one_worker(monkeypatch):
-    """Files are prepared one after the other, so that those before a broken one are done."""
+    """Files are prepared one after the other and in this process: those before a broken one are done; chdir holds."""
     monkeypatch.setattr("os.cpu_count", lambda: 1)
 
 
@@ -112,7 +112,7 @@ def test_a_prepared_folder_without_validation_is_refused(tmp_path, rows, facts):
 
 
 def test_little_text_in_the_runs_own_place_is_prepared_anew_as_long_as_the_run_has_no_checkpoint(
-    tmp_path, rows, facts, monkeypatch
+    tmp_path, rows, facts, monkeypatch, one_worker
 ):
     monkeypatch.chdir(tmp_path)
     prepare_stream(planned(tmp_path, rows, facts, shards=None)[0][DOMAIN], 128, QUIET)
@@ -131,7 +131,7 @@ def test_little_text_in_the_runs_own_place_is_prepared_anew_as_long_as_the_run_h
         planned(tmp_path, rows, facts, shards=None)
 
 
-def test_much_text_is_not_prepared_anew(tmp_path, rows, facts, monkeypatch):
+def test_much_text_is_not_prepared_anew(tmp_path, rows, facts, monkeypatch, one_worker):
     monkeypatch.chdir(tmp_path)
     plan = planned(tmp_path, rows, facts, shards=None, name="much")[0][DOMAIN]
     prepare_stream(plan, 128, QUIET)
