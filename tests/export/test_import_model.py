@@ -22,6 +22,8 @@ from padless.export.source import load_source
 from .conftest import SENTENCES
 from .reference import envelope, flexbert_settings, flexbert_weights, make_network, save_network
 
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 598635032\n"
+
 
 @pytest.fixture
 def folder(tmp_path, tokenizer_folder):
@@ -191,6 +193,14 @@ def drop_a_tensor(folder):
     save_file(weights, folder / "model.safetensors")
 
 
+def point_to_weights(folder):
+    (folder / "model.safetensors").write_text(LFS_POINTER)
+
+
+def point_to_tokenizer(folder):
+    (folder / "tokenizer.json").write_text(LFS_POINTER)
+
+
 def cut_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -206,12 +216,17 @@ def cut_weights(folder):
         (grow_tokenizer, "the tokenizer has 384 ids, the model's vocabulary is 320"),
         (drop_a_tensor, r"lacks head\.norm\.weight"),
         (cut_weights, r"model\.safetensors cannot be read"),
+        (
+            point_to_weights,
+            r"model\.safetensors is a Git LFS pointer: the file itself of 598_635_032 bytes was",
+        ),
+        (point_to_tokenizer, r"tokenizer\.json is a Git LFS pointer(.|\n)*git lfs pull"),
     ],
 )
 def test_a_spoilt_folder_is_refused_and_nothing_is_written(folder, tmp_path, spoil, message):
     spoil(folder)
     with pytest.raises((ModelError, DataError), match=message):
-        import_model(str(folder), tmp_path / "out")
+        import_model(str(folder), tmp_path / "a" / "b" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -225,7 +240,7 @@ def test_other_logits_are_refused_before_and_after_writing(folder, tmp_path, mon
                 lambda *args: type(real(*args))(0.5, 0.9),
             )
             with pytest.raises(ModelError, match=r"logits differ from \S+ \S+ 0\.5|differ from the model's by 0\.5"):
-                import_model(str(folder), tmp_path / "out")
+                import_model(str(folder), tmp_path / "a" / "b" / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
@@ -263,6 +278,9 @@ def test_what_is_not_an_export_is_not_overwritten(folder, tmp_path):
         (["a", "b", "out=x"], r"2 sources \(a, b\) given"),
         (["a", "out=x", "out=y"], "out has two values"),
         (["a", "out=x", "tokenizer="], "tokenizer has no value"),
+        (["", "out=x"], r"0 sources \(none\) given"),
+        (["a", "out=x", "max_seq_len=3_000_000_000"], r"000 is not a length in tokens\n.*at most 2_147_483_647"),
+        (["a", "out=x", f"max_seq_len={'9' * 5000}"], "9 is not a length in tokens"),
         (["a", "out=x", "max_seq_len=many"], "max_seq_len=many is not a length in tokens"),
         (["a", "out=x", "tokeniser=y"], "unknown setting tokeniser=y, did you mean tokenizer=y"),
     ],
@@ -274,3 +292,35 @@ def test_words_that_cannot_be_meant_are_refused(arguments, message):
 
 def test_a_length_may_be_grouped():
     assert parse(["a", "out=x", "max_seq_len=8_192"]).max_seq_len == 8192
+
+
+def test_a_length_beyond_what_the_source_was_trained_on_is_written_and_said(folder, composer, tmp_path):
+    imported = import_model(str(folder), tmp_path / "out", max_seq_len=99_999)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["max_position_embeddings"] == 99_999
+    assert lines_of(tmp_path / "out", imported)[-1] == (
+        "note: max_seq_len=99999 is written as given; the source says it was trained on segments of up to 4096"
+    )
+    assert import_model(str(folder), tmp_path / "out", max_seq_len=4096).notes == ()
+    imported = import_model(str(composer), tmp_path / "out", folder / "tokenizer.json", max_seq_len=2048)
+    assert "max_seq_len=2048 is written as given; the source says it was trained on segments of up to 1024" in (
+        imported.notes
+    )
+
+
+@pytest.mark.parametrize(("length", "text"), [(4, "[MASK]"), (2, None)])
+def test_segments_too_short_for_a_sentence_have_a_shorter_example_or_none(folder, tmp_path, length, text):
+    imported = import_model(str(folder), tmp_path / "out", max_seq_len=length)
+    assert (imported.filled and imported.filled.text) == text
+    assert "no tokenizer" not in lines_of(tmp_path / "out", imported)[-1]
+
+
+def test_a_reference_to_compare_with_is_written_where_the_next_import_would_remove_it(
+    composer, tokenizer_folder, tmp_path, monkeypatch
+):
+    real, seen = import_check.compare_with_transformers, []
+    monkeypatch.setattr(
+        import_check, "compare_with_transformers", lambda place, *args: (seen.append(place), real(place, *args))[1]
+    )
+    import_model(str(composer), tmp_path / "out", tokenizer_folder)
+    assert seen[0].parent.name == f".out.{os.getpid()}.partial"
+    assert not seen[0].exists()

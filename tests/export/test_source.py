@@ -12,6 +12,20 @@ from padless.export.source import load_source, resolve_source
 from .conftest import point_at
 from .reference import envelope, flexbert_settings, flexbert_weights, make_network, save_network
 
+_FILES = "config.json model.safetensors 'model-*.safetensors' model.safetensors.index.json"
+_TOKENIZER = "tokenizer.json tokenizer_config.json special_tokens_map.json"
+_STEPS = "where there is a network: `hf download answerdotai/ModernBERT-{}-training-checkpoints"
+_THEN = f"answerdotai/ModernBERT-{{}} {_TOKENIZER} --local-dir model/tokenizer`; then give the path of the .pt file, "
+OFFLINE = {
+    "other/name": f"where there is a network: `hf download other/name {_FILES} {_TOKENIZER} padless.json --local-dir "
+    "model`, or pytorch_model.bin in the place of safetensors where it has none; then give the path of model/",
+    "modernbert-large@extended": f"{_STEPS.format('large')} context-extension/ep0-ba49552-rank0.pt context-extension/"
+    "ep0-ba49552-rank0.yaml context-extension/config.yaml --local-dir model && hf download "
+    f"{_THEN.format('large')}tokenizer=model/tokenizer and max_seq_len=8192",
+    "modernbert-base@stable": f"{_STEPS.format('base')} 'pretrain/<its newest>.pt' 'pretrain/<its newest>.yaml' "
+    f"pretrain/config.yaml --local-dir model && hf download {_THEN.format('base')}tokenizer=model/tokenizer and "
+    "max_seq_len=1024",
+}
 FOLDER = ("config.json", "model.safetensors")
 
 
@@ -114,8 +128,9 @@ def test_without_a_network_a_copy_in_the_cache_is_taken_and_anything_else_is_a_p
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert {name: resolve_source(name).path for name in before} == before
     for name in ("other/name", "modernbert-large@extended", "modernbert-base@stable"):
-        with pytest.raises(CheckpointError, match=r"not in the cache, and the hub cannot be reached(.|\n)*hf download"):
+        with pytest.raises(CheckpointError, match=r"not in the cache, and the hub cannot be reached") as caught:
             resolve_source(name)
+        assert caught.value.remedy == OFFLINE[name]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert resolve_source("owner/name").path == before["owner/name"]
     with pytest.raises(CheckpointError, match="cannot be reached"):
@@ -148,7 +163,7 @@ def test_a_source_of_another_kind_changes_no_field(files, tmp_path):
     assert resolved.origin == str(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["foo--bar/x", "a" * 300])
+@pytest.mark.parametrize("name", ["foo--bar/x", "a" * 300, f"{'a' * 300}@latest"])
 def test_what_can_be_neither_a_path_nor_a_name_is_an_error_of_one_line(name):
     with pytest.raises(CheckpointError):
         resolve_source(name)

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 import torch
@@ -7,13 +8,14 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 from padless.checkpoint import Checkpoint, save_checkpoint
 from padless.config.load import to_plain
 from padless.data.durable import sha256_of_file
+from padless.data.tokenise import tokenizer_facts
 from padless.errors import CheckpointError, ModelError
 from padless.export import writer
 from padless.export.command import export_checkpoint, export_from
 from padless.export.fill_mask import fill_masks
 from padless.export.importer import load_hf_folder
 from padless.export.parity import ParityResult, compare_with_transformers
-from padless.export.writer import require_parity
+from padless.export.writer import refuse_taken, require_parity
 
 
 def export(state_dict, config, tokenizer_folder, out):
@@ -125,6 +127,39 @@ def test_folder_that_is_something_else_is_not_overwritten(state_dict, config, to
     with pytest.raises(ModelError, match="exists and is not an export"):
         export(state_dict, config, tokenizer_folder, tmp_path / "hf")
     assert (tmp_path / "hf" / "thesis.tex").read_text() == "dear"
+
+
+def test_an_export_records_the_tokenizer_by_the_hash_that_prepared_data_has(exported, tokenizer_folder):
+    facts = json.loads((exported[0] / "padless.json").read_text())
+    assert facts["tokenizer_sha256"] == tokenizer_facts(tokenizer_folder / "tokenizer.json").sha256
+    assert load_hf_folder(exported[0]).tokenizer_sha256 == facts["tokenizer_sha256"]
+    (exported[0] / "tokenizer.json").unlink()
+    assert load_hf_folder(exported[0]).tokenizer_sha256 == facts["tokenizer_sha256"]
+
+
+@pytest.mark.parametrize("name", ["file/below", "a" * 300, "b" * 250])
+def test_a_folder_that_cannot_be_is_an_error_of_one_line(state_dict, config, tokenizer_folder, tmp_path, name):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ModelError, match=r"cannot be written: (File name too long|\S+file is no folder)\n  remedy"):
+        export(state_dict, config, tokenizer_folder, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *args: False)  # root may write everywhere
+    with pytest.raises(ModelError, match=rf"out cannot be written: {tmp_path} is not writable"):
+        refuse_taken(tmp_path / "new" / "out")
+
+
+def test_a_disk_that_is_full_leaves_neither_a_folder_nor_those_above_it(state_dict, config, tokenizer_folder, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(ModelError, match=r"hf cannot be written: model\.safetensors: .*File too large"):
+            export(state_dict, config, tokenizer_folder, tmp_path / "a" / "b" / "hf")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tokenizer_with_more_ids_than_the_model_is_refused(state_dict, config, tmp_path):

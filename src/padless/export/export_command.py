@@ -12,14 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from padless.checkpoint.listing import CheckpointRow
-from padless.checkpoint.named import RUNS, checkpoint_by_name, whole_checkpoints
-from padless.checkpoint.names import FOLDER
+from padless.checkpoint.named import checkpoint_by_name, whole_checkpoints
 from padless.config.load import unknown_word
 from padless.errors import CheckpointError, ConfigError
 from padless.export.command import export_checkpoint
 from padless.export.fill_mask import FilledMask, fill_example
 from padless.export.known_models import MAIN
-from padless.export.near_names import nearest_checkpoint, nearest_run, refuse_run_folder
+from padless.export.near_names import folder_of_run, nearest_checkpoint, nearest_run, refuse_run_folder
 from padless.export.parity import ParityResult
 
 _USAGE = (
@@ -140,7 +139,7 @@ def _checkpoints(request: ExportRequest) -> list[tuple[Path, Path]]:
             )
         return [(named, request.out)]
     name = request.run or ""
-    folder = next((each for each in (Path(name), RUNS / name) if (each / FOLDER).is_dir()), None)
+    folder = folder_of_run(name)
     if folder is None:
         near = nearest_run(name)
         raise CheckpointError(

@@ -4,6 +4,7 @@ Nothing that was downloaded is run: who reads the files refuses what is not tens
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,25 +158,30 @@ def _in_our_words(source: HubSource) -> Iterator[None]:
 def _unreachable(source: HubSource, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{source} is no path here, not in the cache, and the hub cannot be reached ({type(error).__name__})",
-        f"where there is a network: `{_download_command(source)}`; then give the path of {_what_it_fetches(source)}",
+        f"where there is a network: `{_download_command(source)}`{_what_then(source)}",
     )
 
 
 def _download_command(source: HubSource) -> str:
     """Return the command that fetches what :func:`fetch_folder` or :func:`fetch_file` would, and nothing else."""
-    revision = "" if source.revision == MAIN else f" --revision {source.revision}"
     if source.file is None and source.newest_in is None:
-        names = " ".join(f"'{name}'" if "*" in name else name for name in (*_FOLDER_FILES, PICKLED))
-        return f"hf download {source.repo} {names}{revision} --local-dir model"
-    file = source.file or f"{source.newest_in}/<its newest .pt>"
-    tokenizer = ""
-    if source.tokenizer_repo is not None:
-        tokenizer = f" && hf download {source.tokenizer_repo} {' '.join(_TOKENIZER_FILES)} --local-dir model/tokenizer"
-    beside = " ".join(_beside(file))
-    return f"hf download {source.repo} '{file}' {beside}{revision} --local-dir model{tokenizer}"
+        return _download(source.repo, source.revision, _FOLDER_FILES, "model")
+    file = source.file or f"{source.newest_in}/<its newest>.pt"
+    command = _download(source.repo, source.revision, (file, *_beside(file)), "model")
+    if source.tokenizer_repo is None:
+        return command
+    return f"{command} && {_download(source.tokenizer_repo, MAIN, _TOKENIZER_FILES, 'model/tokenizer')}"
 
 
-def _what_it_fetches(source: HubSource) -> str:
+def _download(repo: str, revision: str, names: Sequence[str], folder: str) -> str:
+    options = ["--local-dir", folder, *(() if revision == MAIN else ("--revision", revision))]
+    return shlex.join(["hf", "download", repo, *names, *options])
+
+
+def _what_then(source: HubSource) -> str:
     if source.file is None and source.newest_in is None:
-        return "model/"
-    return f"the .pt file{', and tokenizer=model/tokenizer' if source.tokenizer_repo is not None else ''}"
+        return f", or {PICKLED} in the place of safetensors where it has none; then give the path of model/"
+    words = "" if source.tokenizer_repo is None else ", tokenizer=model/tokenizer"
+    return (
+        f"; then give the path of the .pt file{words} and max_seq_len={source.max_seq_len or '<its longest segment>'}"
+    )

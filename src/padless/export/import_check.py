@@ -18,18 +18,21 @@ _LONGEST_TOKENS = 512  # of what is compared
 _SPECIALS = ("cls", "sep", "pad", "mask")
 
 
-def check_import(source: Path, loaded: LoadedSource, max_logit_difference: float) -> ParityResult:
+def check_import(
+    source: Path, loaded: LoadedSource, max_logit_difference: float, within: Path | None = None
+) -> ParityResult:
     """Return how far our logits with ``loaded`` are from transformers', fp32 on a CPU.
 
     Args:
         source: where it was loaded from.
         loaded: the weights.
         max_logit_difference: largest difference of any logit that is still the same model.
+        within: where the folder to compare with is written if one is needed; left out, where temporary files are.
 
     Raises:
         ModelError: the logits differ, or transformers cannot load the reference.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=within) as scratch:
         folder = source if _is_safe(source) else _write_reference(Path(scratch), loaded, source)
         parity = compare_with_transformers(
             folder, loaded.state_dict, loaded.model_config, loaded.rope, _ids(loaded), _LONGEST_TOKENS

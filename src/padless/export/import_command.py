@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _USAGE = (
     "write: padless import <source> out=<folder> [tokenizer=<tokenizer.json>] [max_seq_len=8192]; a source is a path, "
     "a name such as modernbert-base@extended, or owner/name@revision"
 )
+_MAX_LENGTH_TOKENS = (1 << 31) - 1  # attention counts positions in 32 bits
 _KEYS = ("out", "tokenizer", "max_seq_len")
 
 
@@ -64,7 +66,7 @@ def parse(arguments: Sequence[str]) -> ImportRequest:
     for text in arguments:
         key, separator, value = text.partition("=")
         if not separator or os.path.exists(text):  # noqa: PTH110 - as resolve_source
-            sources.append(text)
+            sources += [text] if text else []
         elif key not in _KEYS:
             raise unknown_word(text, _KEYS, _USAGE)
         elif not value or key in found:
@@ -84,8 +86,11 @@ def parse(arguments: Sequence[str]) -> ImportRequest:
 
 def _length(text: str) -> int:
     digits = text.replace("_", "")
-    if not (digits.isascii() and digits.isdigit()) or int(digits) < 1:
-        raise ConfigError(f"max_seq_len={text} is not a length in tokens", "give a whole number such as 8192")
+    if not re.fullmatch(r"[0-9]{1,10}", digits) or not 1 <= int(digits) <= _MAX_LENGTH_TOKENS:
+        raise ConfigError(
+            f"max_seq_len={text:.40} is not a length in tokens",
+            f"give a whole number such as 8192, at most {_MAX_LENGTH_TOKENS:_}",
+        )
     return int(digits)
 
 

@@ -64,8 +64,8 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
         max_seq_len: longest segment it was trained on, where the source does not say.
 
     Raises:
-        PadlessError: there is no such source, it is not a model that padless has, a tokenizer does not match, or
-            logits differ; nothing is written.
+        PadlessError: there is no such source, it is not a model that padless has, a tokenizer does not match, logits
+            differ, or the folder cannot be written; nothing is left of it then.
     """
     refuse_taken(out)
     resolved = resolve_source(name)
@@ -82,8 +82,8 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
     if files is not None:
         refuse_more_ids(files.vocab_size, model)
     longest, notes = _longest(resolved, own, max_seq_len)
-    check_import(resolved.path, loaded, MAX_LOGIT_DIFFERENCE)
     with new_folder(out) as partial:
+        check_import(resolved.path, loaded, MAX_LOGIT_DIFFERENCE, partial)  # a kill leaves nothing elsewhere
         write_weights(partial, loaded.state_dict, model, rope, longest, ids)
         _keep_pooling(partial / "config.json", own)
         write_json(partial / "padless.json", _facts(resolved, loaded, belonging.recorded))

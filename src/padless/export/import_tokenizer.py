@@ -68,7 +68,8 @@ def _given(
     files = tokenizer_of(place)
     if files is None:
         raise CheckpointError(f"{name} is no tokenizer.json and no folder with one", "correct the path")
-    if files.sha256 == recorded:
+    if files.sha256 == recorded:  # which says nothing of the settings beside it
+        refuse_other_specials(files, name, config, vocab_size)
         return files, ()
     try:
         own, own_place = _own(resolved)

@@ -46,12 +46,13 @@ def nearest_run(name: str) -> str | None:
 
 def nearest_checkpoint(name: str) -> str | None:
     """Return the name of a checkpoint that is most like ``name``, None if no run has a name like it."""
-    run = _run_called(name) or nearest_run(name.rpartition("@")[0] or name)
+    head = name.rpartition("@")[0] or name
+    run = _run_called(name) or _run_called(f"{name}@") or nearest_run(head)
     return None if run is None else _nearest_of(run, name)
 
 
 def _nearest_of(run: str, name: str) -> str:
-    folder = _folder_of(run)
+    folder = folder_of_run(run)
     try:
         names = [] if folder is None else [f"{run}/{short_name(row)}" for row in whole_checkpoints(folder)]
     except CheckpointError:
@@ -64,10 +65,11 @@ def _run_called(name: str) -> str | None:
     """Return the run that ``name`` begins with: what stands before ``@``, with a phase or without."""
     head, separator, _ = name.rpartition("@")
     names = (head, head.rpartition("/")[0]) if separator else (name,)
-    return next((each for each in names if each and _folder_of(each) is not None), None)
+    return next((each for each in names if each and folder_of_run(each) is not None), None)
 
 
-def _folder_of(run: str) -> Path | None:
+def folder_of_run(run: str) -> Path | None:
+    """Return the folder of a run that is given by it, or by its name under ``runs/``."""
     return next((each for each in (Path(run), RUNS / run) if _is_run(each)), None)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -76,17 +77,42 @@ def export_hf(
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a hidden neighbour of ``out`` to write into, which takes its place if nothing is raised meanwhile."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    """Give a hidden neighbour of ``out`` to write into, which takes its place if nothing is raised meanwhile.
+
+    If something is, nothing is left: neither the neighbour nor folders that were made above it.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    made = [each for each in (out.parent, *out.parent.parents) if not each.exists()]
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
         _replace(out, partial)
         _remove_leftovers(out)
-    finally:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        _remove_empty(made)
+        if isinstance(error, OSError):
+            raise _unwritable(out, error) from error
+        raise
+
+
+def _unwritable(out: Path, error: Exception) -> ModelError:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ModelError(f"{out} cannot be written: {why}", "make it writable, free space, or choose another folder")
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Delete folders, the innermost first, as far as nothing is in them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def write_weights(
@@ -102,7 +128,10 @@ def write_weights(
     has_bias = bool(kept[DECODER_BIAS].any())
     if not has_bias:
         del kept[DECODER_BIAS]
-    save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{WEIGHTS}: {error}") from error  # such as a full disk
     write_json(folder / "config.json", hf_config(model, rope, max_position_tokens, special_ids, has_bias))
 
 
@@ -142,12 +171,20 @@ def refuse_more_ids(vocab_size: int, model: ModelConfig) -> None:
 
 
 def refuse_taken(out: Path) -> None:
-    """Refuse to write over what is not an export.
+    """Refuse to write over what is not an export, or where nothing can be written.
 
     Raises:
-        ModelError: ``out`` is something else.
+        ModelError: ``out`` is something else, or it or what it is to be in is not writable.
     """
-    is_export = (out / "config.json").is_file()
+    try:
+        is_export = (out / "config.json").is_file()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    above = next((each for each in (out.absolute().parent, *out.absolute().parents) if each.exists()), out)
+    if not above.is_dir():
+        raise ModelError(f"{out} cannot be written: {above} is no folder", "choose another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ModelError(f"{out} cannot be written: {above} is not writable", "choose another folder")
     if out.exists() and not is_export and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists and is not an export", "choose another folder, or move this one away")
 
