@@ -80,7 +80,7 @@ def die_with_launcher() -> None:
     call is missed only in the moment between.
     """
     if "RANK" in os.environ and "LOCAL_RANK" in os.environ:
-        _die_with(os.getppid())
+        die_with(os.getppid())
 
 
 def end_on_stop_signals() -> None:
@@ -122,7 +122,7 @@ def shield_loader_process(worker_id: int = 0) -> None:  # noqa: ARG001 - the sig
     if sys.platform == "linux":  # elsewhere nobody can be asked who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_on_sigterm_of, args=(parent,), daemon=True).start()
-    _die_with(parent)
+    die_with(parent)
 
 
 def run_module(
@@ -165,7 +165,8 @@ def _end_on_sigterm_of(parent: int) -> None:
     os._exit(0)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Have this process killed when its parent, the process with this number, ends."""
     if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) == 0:
         if os.getppid() != parent:  # it ended before the kernel knew of our wish
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,6 +6,7 @@ Task t of n takes the files t, t + n, t + 2n ... A task is done when datatrove h
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from padless.data.documents import Document, InputFile, Meter, read_documents
 from padless.data.progress import Progress
 from padless.data.token_store import TaskWriter, is_complete, task_path
 from padless.data.tokenise import Tokeniser
+from padless.processes import die_with
 
 logger.disable(
     "datatrove"
@@ -77,9 +79,12 @@ class WriteTokens(PipelineStep):
         super().__init__()
         self.folder, self.tokenizer, self.dtype = folder, tokenizer, dtype
         self.val_fraction, self.fast, self.meter = val_fraction, fast, meter
+        self.main_process = os.getpid()
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> None:  # noqa: ARG002 - datatrove's signature
         """Consume the documents of task ``rank``."""
+        if os.getpid() != self.main_process:
+            die_with(os.getppid())  # an orphan would write beside the preparation that goes on
         tokeniser = Tokeniser(self.tokenizer, fast=self.fast)
         reported_s = 0.0
         with TaskWriter(self.folder, rank, self.dtype, self.val_fraction) as writer:

@@ -34,6 +34,7 @@ from padless.data.summary import print_summary
 from padless.data.token_store import SPLITS, TokenStore, task_path
 from padless.data.tokenise import TokenizerFacts, tokenizer_facts, tokenizer_file
 from padless.errors import ConfigError, DataError
+from padless.processes import die_with
 
 PACKAGES = ("padless", "numpy", "tokenizers", "gigatoken", "datatrove", "mosaicml-streaming")
 MAX_LISTED_SOURCES = 100
@@ -146,14 +147,31 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another one does.
     """
-    with (folder / LOCK).open("w") as file:
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(
                 f"{folder} is being prepared by another process", "wait for it, or use another output"
             ) from None
+        _locks[handle] = os.getpid()
         yield
+    finally:
+        _locks.pop(handle, None)
+        os.close(handle)
+
+
+def _give_up_locks() -> None:
+    """Close the locks of the parent in a forked process, which would hold them for good once the parent is killed."""
+    for handle, owner in list(_locks.items()):
+        os.close(handle)
+        die_with(owner)
+    _locks.clear()
+
+
+_locks: dict[int, int] = {}  # handle -> process that took it
+os.register_at_fork(after_in_child=_give_up_locks)
 
 
 def _files_as_json(files: list[InputFile]) -> list[list[Any]]:
