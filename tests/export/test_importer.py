@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from padless.errors import ModelError
 from padless.export.importer import load_hf_folder
+from padless.export.source import load_source
 from padless.model.tensor_shapes import EMBEDDING
 
 
@@ -144,6 +145,16 @@ def test_a_pickle_that_is_cut_off_or_in_the_old_format_is_refused(exported):
     path.write_bytes(pickle.dumps({"w": 1}))
     with pytest.raises(ModelError, match=r"it is a pickle, not the zip(.|\n)*safe_serialization=True"):
         load_hf_folder(out)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt"])
+def test_a_git_lfs_pointer_in_the_place_of_a_pickle_is_said_to_be_one(exported, name):
+    out, _ = exported
+    (out / "model.safetensors").unlink()
+    (out / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    place = out / name if name.endswith(".pt") else out
+    with pytest.raises(ModelError, match=rf"{name} is a Git LFS pointer: the file itself of 12_345 bytes was not dow"):
+        load_source(str(place))
 
 
 def test_pickles_in_shards_are_named(exported):
