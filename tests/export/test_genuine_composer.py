@@ -31,7 +31,7 @@ def as_modules(weights):
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     one_process = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "NODE_RANK": "0"}
-    for name, value in one_process.items():  # set, not deleted: Composer asks for them where an earlier test began a group
+    for name, value in one_process.items():  # set, not deleted: Composer asks for them after an earlier test
         monkeypatch.setenv(name, value)
 
 
