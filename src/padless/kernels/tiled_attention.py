@@ -21,6 +21,7 @@ from padless.kernels.native import kernel_of_large_rows, num_threads
 from padless.kernels.tiles import (
     EDGE,
     HALF_EDGE,
+    SKEW,
     add_product,
     begin_tiles,
     end_tiles,
@@ -107,13 +108,13 @@ def _attend(
     start, length = starts.whole(segment), lengths.whole(segment)
     padded = rounded_up(length, EDGE)
     q, k, v = (Matrix(qkv, (heads * which + head) * rows * width + start * width, width) for which in range(3))
-    at_low = code.thread * (longest * (width * 2 + EDGE))
-    at_high = code.thread * ((longest + width) * EDGE)
-    keys = Matrix(low, at_low, longest * 2)  # [H / 2, L] pairs
-    values = Matrix(low, at_low + longest * width, width * 2)  # [L / 2, H] pairs
-    shares = Matrix(low, at_low + longest * width * 2, longest)  # [32, L]
-    scores = Matrix(high, at_high, longest)  # [32, L]
-    sums = Matrix(high, at_high + longest * EDGE, width)  # [32, H]
+    step = longest + SKEW
+    at_low, at_high = code.thread * (step * (width * 2 + EDGE)), code.thread * ((step + width) * EDGE)
+    keys = Matrix(low, at_low, step * 2)  # [H / 2, L] pairs
+    values = Matrix(low, at_low + step * width, width * 2)  # [L / 2, H] pairs
+    shares = Matrix(low, at_low + step * width * 2, step)  # [32, L]
+    scores = Matrix(high, at_high, step)  # [32, L]
+    sums = Matrix(high, at_high + step * EDGE, width)  # [32, H]
     begin_tiles(code)
     lay_words(code, k, keys, padded, width)
     lay_woven(code, v, values, padded, width)
@@ -235,8 +236,8 @@ def attend_in_tiles(
     segments = len(lengths_S)
     threads = num_threads(heads * segments, 1)
     longest = -(-longest // EDGE) * EDGE
-    low = qkv_3NPH.new_empty(threads * longest * (width * 2 + EDGE))
-    high = torch.empty(threads * (longest + width) * EDGE)
+    low = qkv_3NPH.new_empty(threads * (longest + SKEW) * (width * 2 + EDGE))
+    high = torch.empty(threads * (longest + SKEW + width) * EDGE)
     largest_NP, total_NP = (torch.empty((heads, rows)) for _ in range(2))
     sizes = segments, heads, width, rows, reach, longest, *out_NTH.stride()[:2]
     _attend(heads * segments, qkv_3NPH, starts_S, lengths_S, low, high, out_NTH, largest_NP, total_NP, *sizes)

@@ -10,8 +10,9 @@ A chunk of keys is what stays in a core's cache with its gradients.
 Legend: as there; C keys of a chunk.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_wo
 from padless.kernels.tiles import (
     EDGE,
     HALF_EDGE,
+    SKEW,
     begin_tiles,
     end_tiles,
     store_woven,
@@ -32,6 +34,7 @@ from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole, to_bf1
 
 QUERIES, KEYS, CHUNK_KEYS = 64, 256, 1024
 _FAR = 1 << 32
+Size = TypeVar("Size", Whole, int)
 
 
 @dataclass(frozen=True)
@@ -54,43 +57,33 @@ class _Scratch:
     grad_q: Matrix  # [H, L] fp32
 
 
-def _low_size(width: int) -> int:
-    return width * CHUNK_KEYS + 3 * KEYS * QUERIES + 4 * width * QUERIES + HALF_EDGE * width
-
-
-def _high_size(width: int, longest: int) -> int:
-    return 2 * EDGE * QUERIES + 2 * CHUNK_KEYS * width + width * longest
-
-
 def _scratch(code: Code, low: Memory, high: Memory, width: Whole, longest: Whole) -> _Scratch:
-    low_size = width * (CHUNK_KEYS + 4 * QUERIES + HALF_EDGE) + 3 * KEYS * QUERIES
-    high_size = width * (2 * CHUNK_KEYS) + width * longest + 2 * EDGE * QUERIES
     queries, pairs = code.whole(QUERIES), code.whole(2 * QUERIES)
-    places, begin = [], code.thread * low_size
-    for size, step in (
-        (width * CHUNK_KEYS, code.whole(CHUNK_KEYS)),
-        (code.whole(KEYS * QUERIES), queries),
-        (code.whole(KEYS * QUERIES), queries),
-        (code.whole(KEYS * QUERIES), pairs),
-        (width * QUERIES, pairs),
-        (width * QUERIES, pairs),
-        (width * QUERIES, width * 2),
-        (width * QUERIES, width * 2),
+    keys, tokens = code.whole(CHUNK_KEYS + SKEW), longest + SKEW
+    strip, block = code.whole(EDGE * QUERIES), code.whole(KEYS * QUERIES)
+    side, chunk = width * QUERIES, width * CHUNK_KEYS
+    lows = (
+        (keys * width, keys),
+        *((block, step) for step in (queries, queries, pairs)),
+        *((side, step) for step in (pairs, pairs, width * 2, width * 2)),
         (width * HALF_EDGE, width),
-    ):
-        places.append(Matrix(low, begin, step))
+    )
+    highs = (strip, queries), (strip, queries), (chunk, width), (chunk, width), (tokens * width, tokens)
+    low_size, high_size = _sizes(width, longest)
+    return _Scratch(*_laid(low, code.thread * low_size, lows), *_laid(high, code.thread * high_size, highs))
+
+
+def _laid(memory: Memory, begin: Whole, parts: Iterable[tuple[Whole, Whole]]) -> Iterator[Matrix]:
+    """Yield matrices one behind the other, given elements and elements from row to row."""
+    for size, step in parts:
+        yield Matrix(memory, begin, step)
         begin = begin + size
-    begin = code.thread * high_size
-    for size, step in (
-        (code.whole(EDGE * QUERIES), queries),
-        (code.whole(EDGE * QUERIES), queries),
-        (width * CHUNK_KEYS, width),
-        (width * CHUNK_KEYS, width),
-        (width * longest, longest),
-    ):
-        places.append(Matrix(high, begin, step))
-        begin = begin + size
-    return _Scratch(*places)
+
+
+def _sizes(width: Size, longest: Size) -> tuple[Size, Size]:
+    """Return elements of one thread's scratch, bf16 and fp32."""
+    low = width * (CHUNK_KEYS + SKEW + 4 * QUERIES + HALF_EDGE) + 3 * KEYS * QUERIES
+    return low, width * (longest + (SKEW + 2 * CHUNK_KEYS)) + 2 * EDGE * QUERIES
 
 
 @kernel_of_large_rows
@@ -349,8 +342,8 @@ def attend_in_tiles_backward(
     items = heads * len(lengths_S)
     threads = num_threads(items, 1)
     longest = -(-longest // QUERIES) * QUERIES
-    low = qkv_3NPH.new_empty(threads * _low_size(width))
-    high = torch.empty(threads * _high_size(width, longest))
+    low_size, high_size = _sizes(width, longest)
+    low, high = qkv_3NPH.new_empty(threads * low_size), torch.empty(threads * high_size)
     grad_3NPH = torch.empty_like(qkv_3NPH)
     tensors = qkv_3NPH, grad_out_NPH, lse_NP, delta_NP, starts_S, lengths_S, low, high, grad_3NPH
     sizes = len(lengths_S), heads, width, rows, grad_out_NPH.shape[1], reach, longest

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from padless.kernels.native import kernel, kernel_of_large_rows, num_threads
 from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products
-from padless.kernels.tiles import EDGE, HALF_EDGE, begin_tiles, end_tiles, store_woven, transpose_halves
+from padless.kernels.tiled_products import PANEL, to_whole_tiles
+from padless.kernels.tiles import EDGE, HALF_EDGE, SKEW, begin_tiles, end_tiles, store_woven, transpose_halves
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole, to_bf16
 
 TILE, STATES = 512, 512
-PANEL = 2 * EDGE
+_TILE_STEP, _STATES_STEP = TILE + SKEW, STATES + SKEW
 
 
 @kernel
@@ -59,7 +60,7 @@ def _sum_up(
     width: Whole,
     vocabulary: Whole,
 ) -> None:
-    scores = Matrix(high, code.thread * (EDGE * STATES), code.whole(STATES))
+    scores = Matrix(high, code.thread * (EDGE * _STATES_STEP), code.whole(_STATES_STEP))
     begin = tile * TILE
     count = (vocabulary - begin).at_most(TILE)
     own = code.thread * states
@@ -140,11 +141,11 @@ def _differentiate(
     width: Whole,
     vocabulary: Whole,
 ) -> None:
-    at_low = code.thread * (width * TILE + 2 * TILE * STATES)
-    turned = Matrix(low, at_low, code.whole(TILE))  # [D, C]
-    shares = Matrix(low, at_low + width * TILE, code.whole(STATES))  # [C, R]
-    shares_woven = Matrix(low, at_low + width * TILE + TILE * STATES, code.whole(2 * STATES))  # [C / 2, R] pairs
-    scores = Matrix(high, code.thread * (EDGE * STATES), code.whole(STATES))
+    at_low = code.thread * (width * _TILE_STEP + TILE * (_STATES_STEP + STATES))
+    turned = Matrix(low, at_low, code.whole(_TILE_STEP))  # [D, C]
+    shares = Matrix(low, at_low + width * _TILE_STEP, code.whole(_STATES_STEP))  # [C, R]
+    shares_woven = Matrix(low, shares.begin + TILE * _STATES_STEP, code.whole(PANEL))  # [R / 32, C / 2, 32] pairs
+    scores = Matrix(high, code.thread * (EDGE * _STATES_STEP), code.whole(_STATES_STEP))
     grad_x_own = Matrix(grad_x, code.thread * width * states, states)  # [D, M]
     begin = tile * TILE
     count = (vocabulary - begin).at_most(TILE)
@@ -248,15 +249,15 @@ class TiledLogits:
 
     def __init__(self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor) -> None:
         self._real = x_MD.shape[0], weight_VD.shape[0]
-        x_MD, weight_VD = _to_whole_tiles(x_MD, 0.0), _to_whole_tiles(weight_VD, 0.0)
-        self._weight_VD, self._bias_V = weight_VD, _to_whole_tiles(bias_V, float("-inf"))
+        x_MD, weight_VD = to_whole_tiles(x_MD, 0.0), to_whole_tiles(weight_VD, 0.0)
+        self._weight_VD, self._bias_V = weight_VD, to_whole_tiles(bias_V, float("-inf"))
         self._states, self._width = x_MD.shape
         self._vocabulary = weight_VD.shape[0]
         self._tiles = -(-self._vocabulary // TILE)
         self._threads = num_threads(self._tiles, 1)
         self._words, self._woven = torch.empty_like(x_MD), torch.empty_like(x_MD)
         _lay(self._states // EDGE, x_MD, self._words, self._woven, self._states, self._width)
-        self._high = torch.empty(self._threads * EDGE * STATES)
+        self._high = torch.empty(self._threads * EDGE * _STATES_STEP)
 
     def log_sum_exp(self) -> Tensor:
         """Return the log of each state's sum of exponentials, fp32 [M]."""
@@ -273,22 +274,15 @@ class TiledLogits:
             lse_M: fp32; infinite where a state is to have none.
             factor_M: fp32.
         """
-        low = self._words.new_empty(self._threads * TILE * (self._width + 2 * STATES))
+        size = self._width * _TILE_STEP + TILE * (_STATES_STEP + STATES)
+        low = self._words.new_empty(self._threads * size)
         grad_x_tDM = torch.zeros((self._threads, self._width, self._states))
         grad_weight_VD = torch.empty((self._vocabulary, self._width))
         grad_bias_V = torch.empty(self._vocabulary)
-        lse_M, factor_M = _to_whole_tiles(lse_M, float("inf")), _to_whole_tiles(factor_M, 0.0)
+        lse_M, factor_M = to_whole_tiles(lse_M, float("inf")), to_whole_tiles(factor_M, 0.0)
         tensors = self._weight_VD, self._bias_V, self._words, self._woven, lse_M, factor_M, low, self._high
         grads = grad_x_tDM, grad_weight_VD, grad_bias_V
         _differentiate(self._tiles, *tensors, *grads, self._states, self._width, self._vocabulary)
         states, vocabulary = self._real
         grad_x_MD = grad_x_tDM.sum(0)[:, :states].t().contiguous()
         return grad_x_MD, grad_weight_VD[:vocabulary], grad_bias_V[:vocabulary]
-
-
-def _to_whole_tiles(rows: Tensor, value: float) -> Tensor:
-    """Return rows up to a multiple of 32, filled up with the value."""
-    spare = -rows.shape[0] % EDGE
-    if spare == 0:
-        return rows.contiguous()
-    return torch.cat([rows, rows.new_full((spare, *rows.shape[1:]), value)])

@@ -22,6 +22,8 @@ from padless.kernels.vectors import Code, Memory, Whole, to_bf16
 EDGE = 32
 """Rows and columns of what one step computes."""
 HALF_EDGE = 16
+SKEW = 32
+"""Elements that scratch rows are longer than needed: rows a power of two apart would share few places of a cache."""
 _ROWS, _BYTES_OF_ROW = HALF_EDGE, 64
 _WORDS = 16
 _SYS_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18

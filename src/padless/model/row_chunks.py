@@ -3,8 +3,8 @@ stays in a core's cache and only what the backward pass needs is kept.
 
 The mathematics is that of :class:`padless.model.block.Layer`, which every other device runs module by module. Kept a
 layer: the residual stream before each half, rotated queries, keys and values, the attention's result, and what ``Wi``
-puts out; norms and activations are computed again. Matrix products are torch's, in the autocast dtype; what lies
-between them is :mod:`padless.kernels.native_rows`, in fp32.
+puts out; norms and activations are computed again. Matrix products are :mod:`padless.model.linear_rows`, in the
+autocast dtype; what lies between them is :mod:`padless.kernels.native_rows`, in fp32.
 
     attention_half    hidden + Wo attend(rotate(Wqkv norm(hidden)))
     mlp_half          hidden + Wo (gelu(Wi_1 norm(hidden)) * Wi_2 norm(hidden))
@@ -35,6 +35,7 @@ from padless.kernels.native_rows import (
     rotate_back,
 )
 from padless.kernels.tiled_attention import fits_tiles
+from padless.model.linear_rows import LinearRows
 from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable
 
@@ -136,18 +137,6 @@ class _Norm:
         return normed_CD
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a product to an fp32 sum."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        add(total, left @ right, total)
-
-
-def _zeros_fp32(weight: Tensor) -> Tensor:
-    return torch.zeros(weight.shape, dtype=torch.float32)
-
-
 class _AttentionHalf(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -163,19 +152,22 @@ class _AttentionHalf(torch.autograd.Function):
     ) -> Tensor:
         num_tokens, width, heads = hidden_TD.shape[0], hidden_TD.shape[1], part.num_heads
         norm = _Norm(hidden_TD, norm_D, part.norm_eps, dtype).prepare()
-        low_wqkv, low_wo, head_width = wqkv.to(dtype), wo.to(dtype), width // heads
+        to_qkv, to_out, head_width = LinearRows(wqkv.to(dtype)), LinearRows(wo.to(dtype)), width // heads
         rows = plan_rows(layout, part.window_tokens, in_tiles=fits_tiles(dtype, head_width))
         qkv_3NPH = new_rows(rows, heads, head_width, hidden_TD.new_empty(0, dtype=dtype))
         scale = query_scale(head_width)
+        room_CE = qkv_3NPH.new_empty((min(CHUNK_ROWS, num_tokens), 3 * width))
         for chunk in _chunks(num_tokens):
-            qkv_C3NH = (norm.forward(chunk) @ low_wqkv.t()).view(-1, 3, heads, head_width)
+            qkv_CE = to_qkv.apply(norm.forward(chunk), room_CE[: chunk.stop - chunk.start])
+            qkv_C3NH = qkv_CE.view(-1, 3, heads, head_width)
             rotate(qkv_C3NH, *table.chunk(chunk), scale, qkv_3NPH, rows.own.start + chunk.start)
         out_TNH = qkv_3NPH.new_empty((num_tokens, heads, head_width))
         kept = attend_rows(qkv_3NPH, layout, rows, out_TNH.transpose(0, 1))
         result_TD = torch.empty_like(hidden_TD)
         for chunk in _chunks(num_tokens):
-            add(hidden_TD[chunk], out_TNH[chunk].flatten(1) @ low_wo.t(), result_TD[chunk])
-        ctx.save_for_backward(hidden_TD, norm.mean_T, norm.rstd_T, norm_D, low_wqkv, low_wo, qkv_3NPH, out_TNH, kept)
+            to_out.apply_and_add(out_TNH[chunk].flatten(1), hidden_TD[chunk], result_TD[chunk])
+        low_weights = to_qkv.weight_ED, to_out.weight_ED
+        ctx.save_for_backward(hidden_TD, norm.mean_T, norm.rstd_T, norm_D, *low_weights, qkv_3NPH, out_TNH, kept)
         ctx.part, ctx.layout, ctx.table, ctx.rows = part, layout, table, rows
         ctx.dtypes = wqkv.dtype, wo.dtype
         return result_TD
@@ -189,25 +181,24 @@ class _AttentionHalf(torch.autograd.Function):
         num_tokens, heads, head_width = out_TNH.shape
         dtype, scale = qkv_3NPH.dtype, query_scale(head_width)
         grad_out_NOH, delta_NO = new_output_gradient(rows, heads, head_width, out_TNH)
-        grad_TD, grad_wo = grads[0].contiguous(), _zeros_fp32(low_wo)
+        grad_TD, to_qkv, to_out = grads[0].contiguous(), LinearRows(low_wqkv), LinearRows(low_wo)
         for chunk in _chunks(num_tokens):
             low_CD = grad_TD[chunk].to(dtype)
-            grad_CNH = (low_CD @ low_wo).view(-1, heads, head_width)
+            grad_CNH = to_out.backward(low_CD).view(-1, heads, head_width)
             lay_heads_first(grad_CNH, out_TNH[chunk], grad_out_NOH, delta_NO, chunk.start)
-            _add_product(grad_wo, low_CD.t(), out_TNH[chunk].flatten(1))
+            to_out.add_gradient(low_CD, out_TNH[chunk].flatten(1))
         grad_3NPH = attend_rows_backward(grad_out_NOH, delta_NO, qkv_3NPH, kept, ctx.layout, rows)
         norm = _Norm(hidden_TD, norm_D, ctx.part.norm_eps, dtype)
         norm.mean_T, norm.rstd_T = mean_T, rstd_T
-        grad_hidden_TD, grad_wqkv = torch.empty_like(hidden_TD), _zeros_fp32(low_wqkv)
+        grad_hidden_TD = torch.empty_like(hidden_TD)
         room_C3NH = qkv_3NPH.new_empty((min(CHUNK_ROWS, num_tokens), 3, heads, head_width))
         for chunk in _chunks(num_tokens):
             grad_C3NH = room_C3NH[: chunk.stop - chunk.start]
             rotate_back(grad_3NPH, rows.own.start + chunk.start, *table.chunk(chunk), scale, grad_C3NH)
             grad_CE = grad_C3NH.flatten(1)
-            normed_CD = norm.backward(chunk, grad_CE @ low_wqkv, grad_TD[chunk], grad_hidden_TD[chunk])
-            _add_product(grad_wqkv, grad_CE.t(), normed_CD)
-        wqkv_dtype, wo_dtype = ctx.dtypes
-        weights = grad_wqkv.to(wqkv_dtype), grad_wo.to(wo_dtype)
+            normed_CD = norm.backward(chunk, to_qkv.backward(grad_CE), grad_TD[chunk], grad_hidden_TD[chunk])
+            to_qkv.add_gradient(grad_CE, normed_CD)
+        weights = (each.grad_ED.to(dtype) for each, dtype in zip((to_qkv, to_out), ctx.dtypes, strict=True))
         return grad_hidden_TD, norm.grad_D, *weights, None, None, None, None
 
 
@@ -225,18 +216,19 @@ class _MlpHalf(torch.autograd.Function):
     ) -> Tensor:
         num_tokens, inner = hidden_TD.shape[0], wo.shape[1]
         norm = _Norm(hidden_TD, norm_D, norm_eps, dtype).prepare()
-        low_wi, low_wo = wi.to(dtype), wo.to(dtype)
+        to_both, to_out = LinearRows(wi.to(dtype)), LinearRows(wo.to(dtype))
         room_rows = min(CHUNK_ROWS, num_tokens)
-        both_T2I = low_wi.new_empty((num_tokens if keep else room_rows, 2 * inner))
-        room_CI = low_wi.new_empty((room_rows, inner))
+        both_T2I = torch.empty((num_tokens if keep else room_rows, 2 * inner), dtype=dtype)
+        room_CI = both_T2I.new_empty((room_rows, inner))
         result_TD = torch.empty_like(hidden_TD)
         for chunk in _chunks(num_tokens):
             normed_CD, active_CI = norm.forward(chunk), room_CI[: chunk.stop - chunk.start]
             place = chunk if keep else slice(0, normed_CD.shape[0])
-            geglu(torch.mm(normed_CD, low_wi.t(), out=both_T2I[place]), active_CI)
-            add(hidden_TD[chunk], active_CI @ low_wo.t(), result_TD[chunk])
+            geglu(to_both.apply(normed_CD, both_T2I[place]), active_CI)
+            to_out.apply_and_add(active_CI, hidden_TD[chunk], result_TD[chunk])
         if keep:
-            ctx.save_for_backward(hidden_TD, norm.mean_T, norm.rstd_T, norm_D, low_wi, low_wo, both_T2I)
+            low_weights = to_both.weight_ED, to_out.weight_ED
+            ctx.save_for_backward(hidden_TD, norm.mean_T, norm.rstd_T, norm_D, *low_weights, both_T2I)
             ctx.eps, ctx.dtypes = norm_eps, (wi.dtype, wo.dtype)
         return result_TD
 
@@ -247,14 +239,14 @@ class _MlpHalf(torch.autograd.Function):
         grad_TD, inner, dtype = grads[0].contiguous(), low_wo.shape[1], low_wi.dtype
         norm = _Norm(hidden_TD, norm_D, ctx.eps, dtype)
         norm.mean_T, norm.rstd_T = mean_T, rstd_T
-        grad_wi, grad_wo, grad_hidden_TD = _zeros_fp32(low_wi), _zeros_fp32(low_wo), torch.empty_like(hidden_TD)
+        to_both, to_out, grad_hidden_TD = LinearRows(low_wi), LinearRows(low_wo), torch.empty_like(hidden_TD)
         room_C2I, room_CI = (low_wi.new_empty((min(CHUNK_ROWS, hidden_TD.shape[0]), n * inner)) for n in (2, 1))
         for chunk in _chunks(hidden_TD.shape[0]):
             low_CD = grad_TD[chunk].to(dtype)
             grad_C2I, active_CI = (room[: low_CD.shape[0]] for room in (room_C2I, room_CI))
-            geglu_backward(low_CD @ low_wo, both_T2I[chunk], grad_C2I, active_CI)
-            _add_product(grad_wo, low_CD.t(), active_CI)
-            normed_CD = norm.backward(chunk, grad_C2I @ low_wi, grad_TD[chunk], grad_hidden_TD[chunk])
-            _add_product(grad_wi, grad_C2I.t(), normed_CD)
-        wi_dtype, wo_dtype = ctx.dtypes
-        return grad_hidden_TD, norm.grad_D, grad_wi.to(wi_dtype), grad_wo.to(wo_dtype), None, None, None
+            geglu_backward(to_out.backward(low_CD), both_T2I[chunk], grad_C2I, active_CI)
+            to_out.add_gradient(low_CD, active_CI)
+            normed_CD = norm.backward(chunk, to_both.backward(grad_C2I), grad_TD[chunk], grad_hidden_TD[chunk])
+            to_both.add_gradient(grad_C2I, normed_CD)
+        weights = (each.grad_ED.to(dtype) for each, dtype in zip((to_both, to_out), ctx.dtypes, strict=True))
+        return grad_hidden_TD, norm.grad_D, *weights, None, None, None
