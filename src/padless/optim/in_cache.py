@@ -1,20 +1,19 @@
-"""AdamW and StableAdamW for a CPU: each tensor in pieces that stay in a core's cache.
+"""AdamW and StableAdamW for a CPU, in as few passes over memory as they allow.
 
 An optimizer step does little arithmetic on much memory. Written operator by operator over whole tensors it reads and
-writes them some twenty times. AdamW (Loshchilov & Hutter 2019, algorithm 2) is one pass here. StableAdamW (Wortsman et
+writes them some twenty times. AdamW (Loshchilov & Hutter 2019, algorithm 2) could be one pass. StableAdamW (Wortsman et
 al. 2023, algorithm 2) divides the learning rate by a figure of the whole tensor, so it takes two: moments and that
-figure, then weights. The arithmetic is that of torch-optimi, which runs on GPUs, and tests hold the two together.
-
-Legend: K elements of a piece.
+figure, then weights; so do both here. The arithmetic is that of torch-optimi, which runs on GPUs, and tests hold the
+two together. The passes are :mod:`padless.kernels.native_moments`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_PIECE_ELEMENTS = 1 << 16  # 256 KiB of each of weight, gradient and both moments
+from padless.kernels.native_moments import average, move
 
 
 class InCacheAdamW(torch.optim.Optimizer):
@@ -60,11 +59,15 @@ class InCacheAdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, moments: tuple[Tensor, Tensor], group: dict[str, Any]) -> None:
-        beta1, beta2 = _debiased_betas(group)
-        shrink = _shrink(group, group["lr"])
-        for weight_K, grad_K, mean_K, square_K in _pieces(parameter, parameter.grad, *moments):
-            _average(grad_K, mean_K, square_K, beta1, beta2)
-            _move(weight_K, mean_K, square_K, group, group["lr"], shrink)
+        assert parameter.grad is not None
+        least = group["eps"] * group["eps"]
+        ratio = average(parameter.grad.contiguous(), *moments, *_debiased_betas(group), least)
+        lr = group["lr"] / self._brake(ratio)
+        move(parameter, *moments, _shrink(group, lr), lr, group["eps"])
+
+    def _brake(self, ratio: float) -> float:  # noqa: ARG002 - StableAdamW's depends on it
+        """Return what divides a tensor's learning rate, given its mean of gradient^2 / second moment."""
+        return 1.0
 
     def _moments(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state[parameter]
@@ -80,17 +83,8 @@ class InCacheStableAdamW(InCacheAdamW):
     ``weight_decay x lr / max_lr``, ``lr`` being the divided one.
     """
 
-    def _update(self, parameter: Tensor, moments: tuple[Tensor, Tensor], group: dict[str, Any]) -> None:
-        beta1, beta2 = _debiased_betas(group)
-        least, total = group["eps"] * group["eps"], 0.0
-        for grad_K, mean_K, square_K in _pieces(parameter.grad, *moments):
-            _average(grad_K, mean_K, square_K, beta1, beta2)
-            total += float((grad_K * grad_K).div_(square_K.clamp(min=least)).sum())
-        rms = (total / parameter.numel()) ** 0.5
-        lr = group["lr"] / max(1.0, rms)
-        shrink = _shrink(group, lr)
-        for weight_K, mean_K, square_K in _pieces(parameter, *moments):
-            _move(weight_K, mean_K, square_K, group, lr, shrink)
+    def _brake(self, ratio: float) -> float:
+        return max(1.0, ratio**0.5)
 
 
 def debiased(beta: float, step: int) -> float:
@@ -106,20 +100,3 @@ def _debiased_betas(group: dict[str, Any]) -> tuple[float, float]:
 def _shrink(group: dict[str, Any], lr: float) -> float:
     """Return what a step multiplies a weight with: the one definition of weight decay here."""
     return 1 - lr / group["max_lr"] * group["weight_decay"]
-
-
-def _average(grad_K: Tensor, mean_K: Tensor, square_K: Tensor, beta1: float, beta2: float) -> None:
-    mean_K.lerp_(grad_K, weight=1 - beta1)
-    square_K.mul_(beta2).addcmul_(grad_K, grad_K, value=1 - beta2)
-
-
-def _move(weight_K: Tensor, mean_K: Tensor, square_K: Tensor, group: dict[str, Any], lr: float, shrink: float) -> None:
-    if group["weight_decay"] != 0:
-        weight_K.mul_(shrink)
-    weight_K.addcdiv_(mean_K, square_K.sqrt().add_(group["eps"]), value=-lr)
-
-
-def _pieces(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same stretch of each tensor, flat."""
-    flat = [tensor.view(-1) for tensor in tensors if tensor is not None]
-    yield from zip(*(each.split(_PIECE_ELEMENTS) for each in flat), strict=True)
