@@ -9,6 +9,7 @@ from torch import Tensor
 from padless.attention import blocked, in_pieces, reference
 from padless.attention.api import AttentionBackend, SegmentLayout
 from padless.errors import ConfigError
+from tile_ways import WAYS, take_way
 
 MIXED = (1, 2, 63, 64, 65, 128, 129, 700, 30, 31)
 WINDOWS = (None, 1, 2, 16, 128, 300)
@@ -46,6 +47,15 @@ def assert_equals_reference(
 def test_blocked_equals_reference_forward_and_backward(window_tokens: int | None, dtype: torch.dtype) -> None:
     assert_equals_reference(MIXED, window_tokens, dtype)
     assert_equals_reference(MIXED[::-1], window_tokens, dtype)
+
+
+@pytest.mark.parametrize("window_tokens", WINDOWS)
+@pytest.mark.parametrize("way", WAYS)
+def test_heads_of_whole_tiles_equal_reference(
+    window_tokens: int | None, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_way(way, monkeypatch)
+    assert_equals_reference(MIXED, window_tokens, torch.bfloat16, width=32)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -11,9 +11,11 @@ from padless.errors import ConfigError
 from padless.model import row_chunks
 from padless.model.block import Layer
 from padless.model.rope import rope_table
+from tile_ways import WAYS, take_way
 
 SEGMENTS = (5, 130, 64, 1, 200)
 MODEL = ModelConfig(3, 32, 2, 48, 64, 3, 32, 1e-5, 0.0, 0.0, 0.0, 0.02, 2.0)
+IN_TILES = ModelConfig(3, 64, 2, 96, 64, 3, 32, 1e-5, 0.0, 0.0, 0.0, 0.02, 2.0)
 
 
 def layers(number: int, model: ModelConfig = MODEL) -> tuple[Layer, Layer]:
@@ -30,7 +32,8 @@ def forward_backward(layer: Layer, x_TD: Tensor, dtype: torch.dtype | None, colu
     """Output, gradient of the input (of which the layer sees the first ``columns``), gradients of the weights."""
     layout = SegmentLayout.from_lengths(SEGMENTS)
     leaf = x_TD.clone().requires_grad_()
-    table = rope_table(layout.positions_T, 16, 100.0)
+    width = layer.attn.Wo.in_features // layer.attn.num_heads
+    table = rope_table(layout.positions_T, width, 100.0)
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
         out = layer(leaf[:, :columns], layout, table)
     out.backward(torch.randn(out.shape, generator=torch.Generator().manual_seed(3)))
@@ -54,10 +57,15 @@ def test_a_layer_by_hand_is_the_layer(number: int, chunk_rows: int, monkeypatch:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("model", [MODEL, IN_TILES])
 @pytest.mark.parametrize("number", [0, 1])
-def test_in_bf16_it_is_as_near_to_fp32_as_the_modules_are(number: int) -> None:
-    mine, right = layers(number)
-    x = torch.randn(sum(SEGMENTS), 32, generator=torch.Generator().manual_seed(9))
+def test_in_bf16_it_is_as_near_to_fp32_as_the_modules_are(
+    number: int, model: ModelConfig, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_way(way, monkeypatch)
+    mine, right = layers(number, model)
+    x = torch.randn(sum(SEGMENTS), model.hidden_size, generator=torch.Generator().manual_seed(9))
     exact = forward_backward(right, x, None)
     right.zero_grad()
     rounded = forward_backward(right, x, torch.bfloat16)

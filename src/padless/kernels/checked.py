@@ -7,13 +7,14 @@ _ANY = (torch.float32, torch.bfloat16)
 _DTYPES = {"f": (torch.float32,), "b": (torch.bfloat16,), "i": (torch.int32,)}
 
 
-def check_shapes(specification: str, *tensors: Tensor) -> dict[str, int]:
+def check_shapes(specification: str, *tensors: Tensor, rows_apart: bool = False) -> dict[str, int]:
     """Hold tensors to one legend, and return its sizes.
 
     Args:
         specification: a word a tensor, a letter a dimension, as in ``CD D C:f``; equal letters are equal sizes, digits
             are themselves. ``:f`` asks for fp32, ``:b`` for bf16, ``:i`` for int32; otherwise fp32 or bf16 will do.
         tensors: on a CPU and contiguous.
+        rows_apart: whether only the last dimension has to be.
 
     Raises:
         ValueError: a tensor of another shape, dtype, device or layout.
@@ -30,6 +31,7 @@ def check_shapes(specification: str, *tensors: Tensor) -> dict[str, int]:
             raise ValueError(f"argument {number} of a kernel is {tuple(tensor.shape)}, not {letters} with {sizes}")
         if tensor.dtype not in dtypes:
             raise ValueError(f"argument {number} of a kernel is {tensor.dtype}, not one of {dtypes}")
-        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        is_laid = tensor.stride(-1) == 1 if rows_apart else tensor.is_contiguous()
+        if tensor.device.type != "cpu" or not (is_laid or tensor.numel() == 0):
             raise ValueError(f"argument {number} of a kernel is not contiguous memory of a CPU")
     return sizes

@@ -58,8 +58,8 @@ class Kernel:
     rows_of_a_thread: int
     variants: dict[tuple[torch.dtype, ...], _Compiled] = field(default_factory=dict)
 
-    def __call__(self, num_rows: int, *arguments: Tensor | int | float) -> None:
-        """Run it for rows 0 to ``num_rows`` - 1."""
+    def __call__(self, num_rows: int, *arguments: Tensor | int | float, threads: int | None = None) -> None:
+        """Run it for rows 0 to ``num_rows`` - 1, on so many threads; None takes :func:`num_threads`."""
         slots, dtypes = [num_rows], []
         for argument in arguments:
             if isinstance(argument, Tensor):
@@ -69,16 +69,23 @@ class Kernel:
                 slots.append(argument)
             else:
                 slots.append(struct.unpack("<i", struct.pack("<f", argument))[0])
-        key = tuple(dtypes)
-        compiled = self.variants.get(key)
-        if compiled is None:
-            compiled = self.variants[key] = _compile(self, key)
+        compiled = self._variant(tuple(dtypes))
         packed = (ctypes.c_int64 * len(slots))(*slots)
-        threads = num_threads(num_rows, self.rows_of_a_thread)
+        threads = threads or num_threads(num_rows, self.rows_of_a_thread)
         if threads == 1 or compiled.parallel is None:
             compiled.serial(packed)
         else:
             _gomp().GOMP_parallel(compiled.parallel, packed, threads, 0)
+
+    def _variant(self, dtypes: tuple[torch.dtype, ...]) -> _Compiled:
+        """Return the kernel for these dtypes, compiled once whichever thread asks first."""
+        compiled = self.variants.get(dtypes)
+        if compiled is None:
+            with _compiling:
+                compiled = self.variants.get(dtypes)
+                if compiled is None:
+                    compiled = self.variants[dtypes] = _compile(self, dtypes)
+        return compiled
 
 
 def kernel(write: Callable[..., None]) -> Kernel:
@@ -133,18 +140,17 @@ def _engine() -> tuple[Any, Any]:
 
 def _compile(kernel: Kernel, dtypes: tuple[torch.dtype, ...]) -> _Compiled:
     gomp = _gomp()
-    with _compiling:
-        engine, machine = _engine()
-        name = f"{kernel.write.__name__}_{'_'.join(_ELEMENTS[dtype] for dtype in dtypes)}"
-        module = binding.parse_assembly(str(_written(kernel, dtypes, name, gomp)))
-        module.verify()
-        tuning = binding.PipelineTuningOptions(speed_level=2)
-        passes = binding.create_pass_builder(machine, tuning)
-        passes.getModulePassManager().run(module, passes)
-        engine.add_module(module)
-        engine.finalize_object()
-        serial = _ENTRY(engine.get_function_address(f"{name}_serial"))
-        return _Compiled(serial, None if gomp is None else engine.get_function_address(f"{name}_parallel"))
+    engine, machine = _engine()
+    name = f"{kernel.write.__name__}_{'_'.join(_ELEMENTS[dtype] for dtype in dtypes)}"
+    module = binding.parse_assembly(str(_written(kernel, dtypes, name, gomp)))
+    module.verify()
+    tuning = binding.PipelineTuningOptions(speed_level=2)
+    passes = binding.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
+    engine.add_module(module)
+    engine.finalize_object()
+    serial = _ENTRY(engine.get_function_address(f"{name}_serial"))
+    return _Compiled(serial, None if gomp is None else engine.get_function_address(f"{name}_parallel"))
 
 
 def _written(kernel: Kernel, dtypes: tuple[torch.dtype, ...], name: str, gomp: Any) -> ir.Module:

@@ -8,6 +8,7 @@ Legend: R rows, C columns of a tile of logits.
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel, num_threads
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
@@ -37,7 +38,7 @@ def sum_exponentials(logits_RC: Tensor, largest_R: Tensor, total_R: Tensor) -> N
         largest_R: largest logit so far, fp32; minus infinity at first.
         total_R: sum so far, fp32; 0 at first.
     """
-    _check(logits_RC, largest_R, total_R)
+    check_shapes("RC R:f R:f", logits_RC, largest_R, total_R)
     _sum_exponentials(logits_RC.shape[0], logits_RC, largest_R, total_R, logits_RC.shape[1])
 
 
@@ -67,12 +68,9 @@ def take_shares(logits_RC: Tensor, lse_R: Tensor, factor_R: Tensor) -> Tensor:
     Returns:
         Their sums over the rows, fp32 [C], from before they are rounded.
     """
-    _check(logits_RC, lse_R, factor_R)
+    check_shapes("RC R:f R:f", logits_RC, lse_R, factor_R)
     num_rows, width = logits_RC.shape
-    sums_tC = torch.zeros((num_threads(num_rows), width), dtype=torch.float32)
-    _take_shares(num_rows, logits_RC, lse_R, factor_R, sums_tC, width)
+    threads = num_threads(num_rows)
+    sums_tC = torch.zeros((threads, width), dtype=torch.float32)
+    _take_shares(num_rows, logits_RC, lse_R, factor_R, sums_tC, width, threads=threads)
     return sums_tC.sum(0)
-
-
-def _check(*tensors: Tensor) -> None:
-    assert all(each.is_contiguous() and each.device.type == "cpu" for each in tensors)

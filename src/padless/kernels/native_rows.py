@@ -9,6 +9,7 @@ query, key, value.
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel, num_threads
 from padless.kernels.vector_math import normal_below, normal_density
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
@@ -47,7 +48,7 @@ def _normalise(
 
 def normalise(x_CD: Tensor, weight_D: Tensor, eps: float, mean_C: Tensor, rstd_C: Tensor, out_CD: Tensor) -> None:
     """Put the normed rows into ``out_CD``, and each row's mean and 1 / deviation (both fp32) beside it."""
-    _check(x_CD, weight_D, mean_C, rstd_C, out_CD)
+    check_shapes("CD D C:f C:f CD", x_CD, weight_D, mean_C, rstd_C, out_CD)
     _normalise(x_CD.shape[0], x_CD, weight_D, out_CD, mean_C, rstd_C, x_CD.shape[1], eps)
 
 
@@ -102,12 +103,12 @@ def normalise_backward(
     Returns:
         The gradient of the weight, fp32.
     """
-    _check(grad_CD, x_CD, weight_D, mean_C, rstd_C, residual_CD, out_CD, normed_CD)
+    tensors = grad_CD, x_CD, weight_D, mean_C, rstd_C, residual_CD, out_CD, normed_CD
+    check_shapes("CD CD D C:f C:f CD CD CD", *tensors)
     num_rows, width = x_CD.shape
-    grad_tD = torch.zeros((num_threads(num_rows), width), dtype=torch.float32)
-    _normalise_backward(
-        num_rows, grad_CD, x_CD, weight_D, mean_C, rstd_C, residual_CD, out_CD, normed_CD, grad_tD, width
-    )
+    threads = num_threads(num_rows)
+    grad_tD = torch.zeros((threads, width), dtype=torch.float32)
+    _normalise_backward(num_rows, *tensors, grad_tD, width, threads=threads)
     return grad_tD.sum(0)
 
 
@@ -122,7 +123,7 @@ def _geglu(code: Code, row: Whole, both: Memory, out: Memory, inner: Whole) -> N
 
 def geglu(both_C2I: Tensor, out_CI: Tensor) -> None:
     """Put gelu(input) x gate into ``out_CI``: input and gate are the halves of ``both_C2I``; gelu is the exact one."""
-    _check(both_C2I, out_CI)
+    _check_halves(both_C2I, out_CI)
     _geglu(out_CI.shape[0], both_C2I, out_CI, out_CI.shape[1])
 
 
@@ -145,7 +146,8 @@ def _geglu_backward(
 
 def geglu_backward(grad_CI: Tensor, both_C2I: Tensor, grad_C2I: Tensor, out_CI: Tensor) -> None:
     """Put the gradient of ``both_C2I`` into ``grad_C2I``, and what :func:`geglu` gave into ``out_CI``."""
-    _check(grad_CI, both_C2I, grad_C2I, out_CI)
+    for both in (both_C2I, grad_C2I):
+        _check_halves(both, out_CI, grad_CI)
     _geglu_backward(out_CI.shape[0], grad_CI, both_C2I, grad_C2I, out_CI, out_CI.shape[1])
 
 
@@ -205,7 +207,7 @@ def rotate(qkv_C3NH: Tensor, cos_CP: Tensor, sin_CP: Tensor, query_scale: float,
         out_3NRH: contiguous.
         first: row of ``out_3NRH`` that gets row 0.
     """
-    _check(qkv_C3NH, cos_CP, sin_CP, out_3NRH)
+    _check_room(check_shapes("C3NH CP:f CP:f 3NRH", qkv_C3NH, cos_CP, sin_CP, out_3NRH), first)
     num_rows, _, heads, width = qkv_C3NH.shape
     steps = (3 * heads * width, width, first * width, width, out_3NRH.shape[2] * width)
     _rotate(num_rows, qkv_C3NH, cos_CP, sin_CP, out_3NRH, heads, width // 2, *steps, 1.0, query_scale)
@@ -215,7 +217,7 @@ def rotate_back(
     grad_3NRH: Tensor, first: int, cos_CP: Tensor, sin_CP: Tensor, query_scale: float, out_C3NH: Tensor
 ) -> None:
     """Put the gradient of what :func:`rotate` was given into ``out_C3NH``."""
-    _check(grad_3NRH, cos_CP, sin_CP, out_C3NH)
+    _check_room(check_shapes("3NRH CP:f CP:f C3NH", grad_3NRH, cos_CP, sin_CP, out_C3NH), first)
     num_rows, _, heads, width = out_C3NH.shape
     steps = (width, grad_3NRH.shape[2] * width, 0, 3 * heads * width, width)
     source = grad_3NRH[:, :, first:]  # its first element is where reading begins
@@ -243,7 +245,7 @@ def _add(
 def add(x_CD: Tensor, y_CD: Tensor, out_CD: Tensor) -> None:
     """Put a sum into ``out_CD``, which may be one of the two; rows of any of them may lie apart."""
     tensors = x_CD, y_CD, out_CD
-    assert all(each.stride(1) == 1 and each.shape == out_CD.shape for each in tensors)
+    check_shapes("CD CD CD", *tensors, rows_apart=True)
     _add(*out_CD.shape[:1], *tensors, out_CD.shape[1], *(each.stride(0) for each in tensors))
 
 
@@ -284,7 +286,7 @@ def lay_heads_first(x_CNH: Tensor, y_CNH: Tensor, out_NTH: Tensor, dots_NT: Tens
         dots_NT: fp32.
         first: row that gets row 0.
     """
-    _check(x_CNH, y_CNH, out_NTH, dots_NT)
+    _check_room(check_shapes("CNH CNH NRH NR:f", x_CNH, y_CNH, out_NTH, dots_NT), first)
     num_rows, heads, width = x_CNH.shape
     _lay_heads_first(num_rows, x_CNH, y_CNH, out_NTH, dots_NT, heads, width, first, out_NTH.shape[1])
 
@@ -320,12 +322,21 @@ def move_rows(x_NRH: Tensor, source_r: Tensor, out_NRH: Tensor, target_r: Tensor
         out_NRH: likewise; its other rows stay as they are.
         target_r: int32.
     """
-    _check(source_r, target_r)
-    assert x_NRH.stride(2) == 1
-    assert out_NRH.stride(2) == 1
+    check_shapes("r:i r:i", source_r, target_r)
+    check_shapes("NRH NSH", x_NRH, out_NRH, rows_apart=True)
     rows, steps = source_r.shape[0], (*x_NRH.stride()[:2], *out_NRH.stride()[:2])
     _move_rows(x_NRH.shape[0] * rows, x_NRH, source_r, out_NRH, target_r, x_NRH.shape[2], rows, *steps)
 
 
-def _check(*tensors: Tensor) -> None:
-    assert all(each.is_contiguous() and each.device.type == "cpu" for each in tensors)
+def _check_halves(both_C2I: Tensor, *others_CI: Tensor) -> None:
+    check_shapes(" ".join(["CE", *("CI" for _ in others_CI)]), both_C2I, *others_CI)
+    if both_C2I.shape[1] != 2 * others_CI[0].shape[1]:
+        raise ValueError(f"{both_C2I.shape[1]} columns are not two halves of {others_CI[0].shape[1]}")
+
+
+def _check_room(sizes: dict[str, int], first: int) -> None:
+    """Hold C rows from ``first`` on to the R that there are, and P pairs to H features."""
+    if not 0 <= first <= sizes["R"] - sizes["C"]:
+        raise ValueError(f"{sizes['C']} rows from {first} on are not within {sizes['R']}")
+    if "P" in sizes and sizes["H"] != 2 * sizes["P"]:
+        raise ValueError(f"{sizes['P']} pairs are not {sizes['H']} features")

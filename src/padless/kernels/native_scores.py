@@ -15,9 +15,16 @@ Legend: R rows (queries of some heads), K keys of a row, B bounds, one for every
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
+
+
+def _seen(first: Memory, stop: Memory, bound: Whole, width: Whole) -> tuple[Whole, Whole]:
+    """Return the bounds of what is seen, within the row whatever they say."""
+    end = stop.whole(bound).at_least(0).at_most(width)
+    return first.whole(bound).at_least(0).at_most(end), end
 
 
 def _hide(code: Code, memory: Memory, begin: Whole, seen: tuple[Whole, Whole], width: Whole) -> None:
@@ -39,7 +46,7 @@ def _exponentiate(
     rows_of_bound: Whole,
 ) -> None:
     begin, bound = row * width, row // rows_of_bound
-    seen = first.whole(bound), stop.whole(bound)
+    seen = _seen(first, stop, bound, width)
     (tops,) = code.columns(
         seen[1], lambda at, top: (top.maximum(scores.load(begin, at)),), float("-inf"), first=seen[0]
     )
@@ -67,7 +74,8 @@ def exponentiate(scores_RK: Tensor, first_B: Tensor, stop_B: Tensor, largest_R: 
         largest_R: gets the largest score that is seen, which is taken out, fp32; 0 where none is.
         total_R: gets the sum of the exponentials, fp32; 0 where no key is seen.
     """
-    _check(scores_RK, first_B, stop_B, largest_R, total_R)
+    sizes = check_shapes("RK B:i B:i R:f R:f", scores_RK, first_B, stop_B, largest_R, total_R)
+    _check_bounds(sizes)
     num_rows, width = scores_RK.shape
     _exponentiate(num_rows, scores_RK, first_B, stop_B, largest_R, total_R, width, num_rows // first_B.shape[0])
 
@@ -86,7 +94,7 @@ def _score_gradient(
     rows_of_bound: Whole,
 ) -> None:
     begin, bound = row * width, row // rows_of_bound
-    seen = first.whole(bound), stop.whole(bound)
+    seen = _seen(first, stop, bound, width)
     shift, inner = lse.one(row), delta.one(row)
 
     def put(at: Columns) -> None:
@@ -112,7 +120,8 @@ def score_gradient(
         lse_R: log of the sum of exponentials, fp32.
         delta_R: output times its gradient, summed, fp32.
     """
-    _check(scores_RK, grad_RK, first_B, stop_B, lse_R, delta_R)
+    sizes = check_shapes("RK RK B:i B:i R:f R:f", scores_RK, grad_RK, first_B, stop_B, lse_R, delta_R)
+    _check_bounds(sizes)
     num_rows, width = scores_RK.shape
     _score_gradient(num_rows, scores_RK, grad_RK, first_B, stop_B, lse_R, delta_R, width, num_rows // first_B.shape[0])
 
@@ -130,9 +139,10 @@ def _divide(code: Code, row: Whole, x: Memory, total: Memory, out: Memory, width
 
 def divide(x_RH: Tensor, total_R: Tensor, out_RH: Tensor) -> None:
     """Put rows divided by their total (by 1 where it is 0) into ``out_RH``, whose rows may lie apart."""
-    _check(x_RH, total_R)
-    assert out_RH.stride(1) == 1
-    assert out_RH.shape[0] <= x_RH.shape[0]
+    check_shapes("RH R:f", x_RH, total_R)
+    check_shapes("SH RH", out_RH, x_RH, rows_apart=True)
+    if out_RH.shape[0] > x_RH.shape[0]:
+        raise ValueError(f"{x_RH.shape[0]} rows are too few for {out_RH.shape[0]}")
     _divide(out_RH.shape[0], x_RH, total_R, out_RH, x_RH.shape[1], out_RH.stride(0))
 
 
@@ -141,5 +151,6 @@ def log_sum(largest: Tensor, total: Tensor) -> Tensor:
     return torch.log(total.clamp(min=torch.finfo(total.dtype).tiny)).add_(largest)
 
 
-def _check(*tensors: Tensor) -> None:
-    assert all(each.is_contiguous() and each.device.type == "cpu" for each in tensors)
+def _check_bounds(sizes: dict[str, int]) -> None:
+    if sizes["R"] % sizes["B"]:
+        raise ValueError(f"{sizes['R']} rows cannot share {sizes['B']} bounds equally")

@@ -14,6 +14,7 @@ Legend: C rows, E outputs, D inputs of the layer, all of which but C multiples o
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel, kernel_of_large_rows, num_threads
 from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products
 from padless.kernels.tiles import EDGE, HALF_EDGE, SKEW, begin_tiles, end_tiles, transpose_halves
@@ -37,8 +38,20 @@ def _lay_woven(code: Code, panel: Whole, x: Memory, out: Memory, rows: Whole, wi
     lay_woven(code, source, target, rows, code.whole(EDGE))
 
 
+def check_whole_tiles(letters: str, x: Tensor) -> None:
+    """Hold a bf16 matrix to multiples of 32.
+
+    Raises:
+        ValueError: another size, dtype or layout.
+    """
+    sizes = check_shapes(f"{letters}:b", x)
+    if any(size % EDGE for size in sizes.values()):
+        raise ValueError(f"{tuple(x.shape)} is not in whole tiles of {EDGE}")
+
+
 def in_words(x_RK: Tensor) -> Tensor:
     """Lay out a matrix for products along its rows: [R / 32, K / 2, 32] pairs."""
+    check_whole_tiles("RK", x_RK)
     out = torch.empty_like(x_RK)
     _lay_words(x_RK.shape[0] // EDGE, x_RK, out, x_RK.shape[1])
     return out
@@ -46,6 +59,7 @@ def in_words(x_RK: Tensor) -> Tensor:
 
 def woven(x_KC: Tensor) -> Tensor:
     """Lay out a matrix for products along its columns: [C / 32, K / 2, 32] pairs."""
+    check_whole_tiles("KC", x_KC)
     out = torch.empty_like(x_KC)
     _lay_woven(x_KC.shape[1] // EDGE, x_KC, out, *x_KC.shape)
     return out
@@ -168,24 +182,32 @@ def multiply(x_CK: Tensor, panels: Tensor, out_CN: Tensor, added_CN: Tensor | No
         out_CN: fp32 or bf16, contiguous.
         added_CN: added before it is rounded; likewise.
     """
-    (rows, depth), columns = x_CK.shape, out_CN.shape[1]
+    sizes = check_shapes("CK:b CN", x_CK, out_CN)
+    if added_CN is not None:
+        check_shapes("CN CN", added_CN, out_CN)
+    rows, depth, columns = (sizes[letter] for letter in "CKN")
+    if panels.numel() != columns * depth:
+        raise ValueError(f"panels of {panels.numel()} values are not {columns} x {depth}")
     blocks = -(-rows // EDGE)
-    high = torch.empty(num_threads(blocks, 1) * (columns + SKEW) * EDGE)
+    threads = num_threads(blocks, 1)
+    high = torch.empty(threads * (columns + SKEW) * EDGE)
     memories, sizes = (to_whole_tiles(x_CK), panels, high), (rows, depth, columns)
     if added_CN is None:
-        _multiply(blocks, *memories, out_CN, *sizes)
+        _multiply(blocks, *memories, out_CN, *sizes, threads=threads)
     else:
-        _multiply_add(blocks, *memories, added_CN, out_CN, *sizes)
+        _multiply_add(blocks, *memories, added_CN, out_CN, *sizes, threads=threads)
     return out_CN
 
 
 def add_outer(total_ED: Tensor, grad_CE: Tensor, x_CD: Tensor) -> None:
     """Add grad^T x to an fp32 sum. Both are bf16 and contiguous."""
+    check_shapes("ED:f CE:b CD:b", total_ED, grad_CE, x_CD)
     grad_CE, x_CD = to_whole_tiles(grad_CE), to_whole_tiles(x_CD)
     rows, outputs = grad_CE.shape
     blocks = -(-outputs // _BLOCK_ROWS)
-    low = grad_CE.new_empty(num_threads(blocks, 1) * (rows + SKEW) * _BLOCK_ROWS)
-    _add_outer(blocks, grad_CE, woven(x_CD), low, total_ED, rows, outputs, x_CD.shape[1])
+    threads = num_threads(blocks, 1)
+    low = grad_CE.new_empty(threads * (rows + SKEW) * _BLOCK_ROWS)
+    _add_outer(blocks, grad_CE, woven(x_CD), low, total_ED, rows, outputs, x_CD.shape[1], threads=threads)
 
 
 def to_whole_tiles(rows: Tensor, value: float = 0.0) -> Tensor:
