@@ -180,7 +180,7 @@ class HardwareConfig:
     num_threads: int | None  # CPU threads a rank; None leaves torch's choice
     deterministic: bool
     rank_timeout_s: float  # how long the other ranks wait for one that never joins or no longer answers
-    compile: Literal["auto", "off", "blocks"]  # torch.compile of the encoder's blocks; auto takes it on a GPU
+    compile: Literal["auto", "off", "blocks"]  # of the encoder's blocks; auto: on a GPU that has what it takes
 
 
 @dataclass(frozen=True)
