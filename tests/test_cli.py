@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from padless.cli import main
+from padless.cli import exit_code_of, main
 
 REPO = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "composer", "streaming", "transformers")
@@ -123,3 +123,11 @@ def test_an_unknown_flag_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "--nothing"])
     assert "unrecognized arguments: --nothing" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_command_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert exit_code_of(stopped) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
-    """Run ``action`` and return 0 (or the code it returns), 2 after a mistake of the user's, 85 after a stop signal.
+    """Run ``action`` and return 0 (or the code it returns), 2 after a mistake, 85 after a stop signal, 130 after Ctrl-C.
 
     Other errors keep their traceback.
 
@@ -48,6 +48,9 @@ def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
         if rank == "0":
             print(f"{stop}", file=sys.stderr, flush=True)
         return stop.exit_code
+    except KeyboardInterrupt:  # of what does not train; whatever it had begun has been taken back on the way
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
     except PadlessError as error:
         if rank == "0" and as_json:
             print(json.dumps({"ok": False, "cause": error.cause, "remedy": error.remedy}))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel_of_large_rows, num_threads
 from padless.kernels.tiles import (
     EDGE,
@@ -33,7 +34,7 @@ from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
 
 SPARE_ROWS = EDGE
-"""Rows behind the tokens that are read, and count for nothing; they have to be finite."""
+"""Rows behind the tokens that are read, and count for nothing, whatever they hold."""
 
 Operand = tuple[Memory, Whole, Whole]
 
@@ -117,7 +118,7 @@ def _attend(
     sums = Matrix(high, at_high + step * EDGE, width)  # [32, H]
     begin_tiles(code)
     lay_words(code, k, keys, padded, width)
-    lay_woven(code, v, values, padded, width)
+    lay_woven(code, v, values, padded, width, length)  # a share of 0 times a neighbour's NaN were NaN
 
     def attend(query: Whole) -> None:
         first_key = (query - reach).at_least(0) // EDGE * EDGE
@@ -201,12 +202,14 @@ def lay_words(code: Code, source: Matrix, target: Matrix, rows: Whole, width: Wh
     each_step(code, rows, HALF_EDGE, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
 
 
-def lay_woven(code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole) -> None:
-    """Write [rows, width] as [rows / 2, width] pairs."""
+def lay_woven(
+    code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole, valid: Whole | None = None
+) -> None:
+    """Write [rows, width] as [rows / 2, width] pairs; rows from ``valid`` on are 0 instead."""
 
     def block(row: Whole, column: Whole) -> None:
-        place = target.offset(row // 2) + column * 2
-        weave_rows(code, source.memory, source.offset(row) + column, source.step, target.memory, place)
+        place, left = target.offset(row // 2) + column * 2, None if valid is None else valid - row
+        weave_rows(code, source.memory, source.offset(row) + column, source.step, target.memory, place, left)
 
     each_step(code, rows, 2, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
 
@@ -231,9 +234,15 @@ def attend_in_tiles(
 
     Returns:
         The log of each query's sum of exponentials, fp32 [N, P]; those behind the tokens mean nothing.
+
+    Raises:
+        ValueError: tensors that do not fit one another or the segments.
     """
-    _, heads, rows, width = qkv_3NPH.shape
-    segments = len(lengths_S)
+    heads, rows, width, segments = check_attention(qkv_3NPH, starts_S, lengths_S, longest, reach)
+    tokens = check_shapes("NTH:b", out_NTH, rows_apart=True)["T"]
+    if out_NTH.shape != (heads, tokens, width) or tokens > rows - SPARE_ROWS:
+        raise ValueError(f"an output {tuple(out_NTH.shape)} is not for {heads} heads of {width} in {rows} rows")
+    check_segments(starts_S, lengths_S, longest, tokens)
     threads = num_threads(heads * segments, 1)
     longest = -(-longest // EDGE) * EDGE
     low = qkv_3NPH.new_empty(threads * (longest + SKEW) * (width * 2 + EDGE))

@@ -71,7 +71,13 @@ def _call(code: Code, name: str, *arguments: Any) -> None:
 
 
 def begin_tiles(code: Code) -> None:
-    """Set the registers up; :func:`end_tiles` has to follow on the same thread."""
+    """Set the registers up; :func:`end_tiles` has to follow on the same thread.
+
+    Raises:
+        RuntimeError: the system grants this process none; using them would end it.
+    """
+    if not has_tiles():
+        raise RuntimeError("a kernel in tile registers was called where has_tiles() is False; ask fits_tiles() first")
     _call(code, "ldtilecfg", _configuration(code.builder.module))
 
 
@@ -188,11 +194,17 @@ def transpose_to_rows(
         code.builder.store(to_bf16(code.builder, row), target.address(place + target_step * number), align=2)
 
 
-def weave_rows(code: Code, source: Memory, begin: Whole, step: Whole, target: Memory, place: Whole) -> None:
-    """Write 2 rows of 32 bf16 as one row of 32 pairs."""
+def weave_rows(
+    code: Code, source: Memory, begin: Whole, step: Whole, target: Memory, place: Whole, valid: Whole | None = None
+) -> None:
+    """Write 2 rows of 32 bf16 as one row of 32 pairs; rows from ``valid`` on are 0 instead."""
     kind = ir.VectorType(_I16, 32)
-    first, second = (code.builder.load(source.address(begin + step * row), typ=kind, align=2) for row in range(2))
-    store_woven(code, first, second, target, place)
+    rows = [code.builder.load(source.address(begin + step * row), typ=kind, align=2) for row in range(2)]
+    if valid is not None:
+        nothing = ir.Constant(kind, [0] * 32)
+        counts = (code.builder.icmp_signed(">", valid.value, ir.Constant(_I64, row)) for row in range(2))
+        rows = [code.builder.select(each, row, nothing) for each, row in zip(counts, rows, strict=True)]
+    store_woven(code, *rows, target, place)
 
 
 def store_woven(code: Code, first: Any, second: Any, target: Memory, place: Whole) -> None:
