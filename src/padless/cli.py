@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(action: Callable[[], object], as_json: bool = False) -> int:
-    """Run ``action`` and return 0 (or the code it returns), 2 after a mistake, 85 after a stop signal, 130 after Ctrl-C.
+    """Run ``action``; return 0 (or the code it returns), 2 after a mistake, 85 after a stop signal, 130 after Ctrl-C.
 
     Other errors keep their traceback.
 
