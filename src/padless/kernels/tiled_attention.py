@@ -219,6 +219,20 @@ def fits_tiles(dtype: torch.dtype, head_width: int) -> bool:
     return dtype == torch.bfloat16 and head_width % EDGE == 0 and has_tiles()
 
 
+def check_segments(starts_S: Tensor, lengths_S: Tensor, longest: int, reach: int, num_tokens: int, width: int) -> None:
+    """Hold what a kernel is told of segments to the memory it has.
+
+    Raises:
+        ValueError: segments that are none, beyond the tokens, or longer than ``longest``; another reach or head width.
+    """
+    if reach < 0 or width % EDGE:
+        raise ValueError(f"reach={reach}, head width {width}: need a reach of 0 or more, a width in whole {EDGE}s")
+    if not len(lengths_S) or min(starts_S.min().item(), lengths_S.min().item()) < 0:
+        raise ValueError("segments need a start and a length of 0 or more each, and there has to be one")
+    if lengths_S.max().item() > longest or (starts_S + lengths_S).max().item() > num_tokens:
+        raise ValueError(f"segments reach beyond {num_tokens} tokens, or are longer than {longest}")
+
+
 def attend_in_tiles(
     qkv_3NPH: Tensor, starts_S: Tensor, lengths_S: Tensor, longest: int, reach: int, out_NTH: Tensor
 ) -> Tensor:
@@ -238,16 +252,20 @@ def attend_in_tiles(
     Raises:
         ValueError: tensors that do not fit one another or the segments.
     """
-    heads, rows, width, segments = check_attention(qkv_3NPH, starts_S, lengths_S, longest, reach)
+    sizes = check_shapes("3NPH:b S:i S:i", qkv_3NPH, starts_S, lengths_S)
+    heads, rows, width, segments = (sizes[letter] for letter in "NPHS")
     tokens = check_shapes("NTH:b", out_NTH, rows_apart=True)["T"]
-    if out_NTH.shape != (heads, tokens, width) or tokens > rows - SPARE_ROWS:
-        raise ValueError(f"an output {tuple(out_NTH.shape)} is not for {heads} heads of {width} in {rows} rows")
-    check_segments(starts_S, lengths_S, longest, tokens)
+    if out_NTH.shape != (heads, tokens, width) or tokens + SPARE_ROWS > rows:
+        raise ValueError(
+            f"out_NTH is {tuple(out_NTH.shape)}, but qkv_3NPH {tuple(qkv_3NPH.shape)}, spare rows included"
+        )
+    check_segments(starts_S, lengths_S, longest, reach, tokens, width)
     threads = num_threads(heads * segments, 1)
     longest = -(-longest // EDGE) * EDGE
     low = qkv_3NPH.new_empty(threads * (longest + SKEW) * (width * 2 + EDGE))
-    high = torch.empty(threads * (longest + SKEW + width) * EDGE)
-    largest_NP, total_NP = (torch.empty((heads, rows)) for _ in range(2))
-    sizes = segments, heads, width, rows, reach, longest, *out_NTH.stride()[:2]
-    _attend(heads * segments, qkv_3NPH, starts_S, lengths_S, low, high, out_NTH, largest_NP, total_NP, *sizes)
+    high = low.new_empty(threads * (longest + SKEW + width) * EDGE, dtype=torch.float32)
+    largest_NP, total_NP = (low.new_empty((heads, rows), dtype=torch.float32) for _ in range(2))
+    tensors = qkv_3NPH, starts_S, lengths_S, low, high, out_NTH, largest_NP, total_NP
+    numbers = segments, heads, width, rows, reach, longest, *out_NTH.stride()[:2]
+    _attend(heads * segments, *tensors, *numbers, threads=threads)
     return total_NP.log_().add_(largest_NP)

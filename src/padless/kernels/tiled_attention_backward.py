@@ -17,8 +17,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel_of_large_rows, num_threads
-from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products, rounded_up
+from padless.kernels.tiled_attention import (
+    SPARE_ROWS,
+    Matrix,
+    check_segments,
+    each_step,
+    lay_words,
+    lay_woven,
+    products,
+    rounded_up,
+)
 from padless.kernels.tiles import (
     EDGE,
     HALF_EDGE,
@@ -103,7 +113,6 @@ def _attend_backward(
     heads: Whole,
     width: Whole,
     rows: Whole,
-    out_rows: Whole,
     reach: Whole,
     longest: Whole,
 ) -> None:
@@ -114,7 +123,7 @@ def _attend_backward(
     places = [(heads * which + head) * rows * width + start * width for which in range(3)]
     q, k, v = (Matrix(qkv, place, width) for place in places)
     grad_q, grad_k, grad_v = (Matrix(grad, place, width) for place in places)
-    first_row = head * out_rows + start
+    first_row = head * rows + start
     outs = Matrix(grad_out, first_row * width, width)
     sums = _Sums(lse, delta, first_row)
     padded = rounded_up(length, EDGE)
@@ -126,7 +135,7 @@ def _attend_backward(
         padded_keys = rounded_up(keys, EDGE)
         for each in (scratch.grad_k, scratch.grad_v):
             _clear(code, each.begin, high, padded_keys * width)
-        _turn_keys(code, k, first_key, padded_keys, width, scratch.keys_turned)
+        _turn_keys(code, k, first_key, keys, width, scratch.keys_turned)
 
         def queries_of(step: Whole) -> None:
             query = (first_key - reach).at_least(0) // QUERIES * QUERIES + step
@@ -157,11 +166,19 @@ def _clear(code: Code, begin: Whole, memory: Memory, size: Whole) -> None:
 
 
 def _turn_keys(code: Code, k: Matrix, first_key: Whole, keys: Whole, width: Whole, target: Matrix) -> None:
+    """Lay keys out with 0 up to whole tiles: a gradient of 0 times a neighbour's NaN were NaN."""
+
     def block(key: Whole, column: Whole) -> None:
         source = k.offset(first_key + key) + column
         transpose_halves(code, k.memory, source, k.step, target.memory, target.offset(column) + key, target.step)
 
-    each_step(code, keys, HALF_EDGE, lambda key: each_step(code, width, EDGE, lambda column: block(key, column)))
+    padded, nothing = rounded_up(keys, EDGE), code.number(0.0)
+    each_step(code, padded, HALF_EDGE, lambda key: each_step(code, width, EDGE, lambda column: block(key, column)))
+
+    def clear(row: Whole) -> None:
+        code.columns(padded, lambda at: target.memory.store(target.offset(row), at, nothing), first=keys)
+
+    code.each(code.whole(0), width, clear)
 
 
 def _round_rows(code: Code, source: Matrix, target: Matrix, first: Whole, rows: Whole, width: Whole) -> None:
@@ -206,7 +223,7 @@ def _attend_block(
     ):
         here = Matrix(source.memory, source.begin + shift, source.step)
         lay_words(code, here, words, queries, width)
-        lay_woven(code, here, woven, queries, width)
+        lay_woven(code, here, woven, queries, width, length - query)
     low_key = ((query - reach).at_least(first_key) - first_key) // EDGE * EDGE
     stop_key = (query + QUERIES + reach).at_most(first_key + keys) - first_key
     zero = code.whole(0)
@@ -337,15 +354,22 @@ def attend_in_tiles_backward(
         lengths_S: int32.
         longest: the largest of ``lengths_S``.
         reach: tokens.
+
+    Raises:
+        ValueError: tensors that do not fit one another or the segments.
     """
-    _, heads, rows, width = qkv_3NPH.shape
-    items = heads * len(lengths_S)
+    tensors = grad_out_NPH, delta_NP, qkv_3NPH, lse_NP, starts_S, lengths_S
+    sizes = check_shapes("NPH:b NP:f 3NPH:b NP:f S:i S:i", *tensors)
+    heads, rows, width, segments = (sizes[letter] for letter in "NPHS")
+    check_segments(starts_S, lengths_S, longest, reach, rows - SPARE_ROWS, width)
+    items = heads * segments
     threads = num_threads(items, 1)
     longest = -(-longest // QUERIES) * QUERIES
     low_size, high_size = _sizes(width, longest)
-    low, high = qkv_3NPH.new_empty(threads * low_size), torch.empty(threads * high_size)
+    low = qkv_3NPH.new_empty(threads * low_size)
+    high = low.new_empty(threads * high_size, dtype=torch.float32)
     grad_3NPH = torch.empty_like(qkv_3NPH)
     tensors = qkv_3NPH, grad_out_NPH, lse_NP, delta_NP, starts_S, lengths_S, low, high, grad_3NPH
-    sizes = len(lengths_S), heads, width, rows, grad_out_NPH.shape[1], reach, longest
-    _attend_backward(items, *tensors, *sizes)
+    numbers = segments, heads, width, rows, reach, longest
+    _attend_backward(items, *tensors, *numbers, threads=threads)
     return grad_3NPH

@@ -15,6 +15,7 @@ M, D and V are multiples of 32.
 import torch
 from torch import Tensor
 
+from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel, kernel_of_large_rows, num_threads
 from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products
 from padless.kernels.tiled_products import PANEL, to_whole_tiles
@@ -245,26 +246,34 @@ class TiledLogits:
         x_MD: bf16; D a multiple of 32.
         weight_VD: bf16.
         bias_V: fp32.
+
+    Raises:
+        ValueError: tensors of another dtype, or that do not fit one another.
     """
 
     def __init__(self, x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor) -> None:
         self._real = x_MD.shape[0], weight_VD.shape[0]
         x_MD, weight_VD = to_whole_tiles(x_MD, 0.0), to_whole_tiles(weight_VD, 0.0)
         self._weight_VD, self._bias_V = weight_VD, to_whole_tiles(bias_V, float("-inf"))
-        self._states, self._width = x_MD.shape
-        self._vocabulary = weight_VD.shape[0]
+        sizes = check_shapes("MD:b VD:b V:f", x_MD, weight_VD, self._bias_V)
+        self._states, self._width, self._vocabulary = (sizes[letter] for letter in "MDV")
+        if self._width % EDGE:
+            raise ValueError(f"hidden states of width {self._width} are not in whole tiles of {EDGE}")
         self._tiles = -(-self._vocabulary // TILE)
         self._threads = num_threads(self._tiles, 1)
         self._words, self._woven = torch.empty_like(x_MD), torch.empty_like(x_MD)
         _lay(self._states // EDGE, x_MD, self._words, self._woven, self._states, self._width)
-        self._high = torch.empty(self._threads * EDGE * _STATES_STEP)
+        self._high = self._new(self._threads * EDGE * _STATES_STEP)
+
+    def _new(self, *shape: int) -> Tensor:
+        return self._words.new_empty(shape, dtype=torch.float32)
 
     def log_sum_exp(self) -> Tensor:
         """Return the log of each state's sum of exponentials, fp32 [M]."""
-        largest_tM = torch.full((self._threads, self._states), float("-inf"))
+        largest_tM = self._new(self._threads, self._states).fill_(float("-inf"))
         total_tM = torch.zeros_like(largest_tM)
         tensors = self._weight_VD, self._bias_V, self._words, self._high, largest_tM, total_tM
-        _sum_up(self._tiles, *tensors, self._states, self._width, self._vocabulary)
+        _sum_up(self._tiles, *tensors, self._states, self._width, self._vocabulary, threads=self._threads)
         return torch.logsumexp(total_tM.log_().add_(largest_tM), 0)[: self._real[0]]
 
     def gradients(self, lse_M: Tensor, factor_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -273,16 +282,20 @@ class TiledLogits:
         Args:
             lse_M: fp32; infinite where a state is to have none.
             factor_M: fp32.
+
+        Raises:
+            ValueError: not as many of these as hidden states.
         """
+        if check_shapes("M:f M:f", lse_M, factor_M)["M"] != self._real[0]:
+            raise ValueError(f"{len(lse_M)} logs of sums were given for {self._real[0]} hidden states")
         size = self._width * _TILE_STEP + TILE * (_STATES_STEP + STATES)
         low = self._words.new_empty(self._threads * size)
-        grad_x_tDM = torch.zeros((self._threads, self._width, self._states))
-        grad_weight_VD = torch.empty((self._vocabulary, self._width))
-        grad_bias_V = torch.empty(self._vocabulary)
+        grad_x_tDM = self._new(self._threads, self._width, self._states).zero_()
+        grad_weight_VD, grad_bias_V = self._new(self._vocabulary, self._width), self._new(self._vocabulary)
         lse_M, factor_M = to_whole_tiles(lse_M, float("inf")), to_whole_tiles(factor_M, 0.0)
         tensors = self._weight_VD, self._bias_V, self._words, self._woven, lse_M, factor_M, low, self._high
-        grads = grad_x_tDM, grad_weight_VD, grad_bias_V
-        _differentiate(self._tiles, *tensors, *grads, self._states, self._width, self._vocabulary)
+        grads, numbers = (grad_x_tDM, grad_weight_VD, grad_bias_V), (self._states, self._width, self._vocabulary)
+        _differentiate(self._tiles, *tensors, *grads, *numbers, threads=self._threads)
         states, vocabulary = self._real
         grad_x_MD = grad_x_tDM.sum(0)[:, :states].t().contiguous()
         return grad_x_MD, grad_weight_VD[:vocabulary], grad_bias_V[:vocabulary]
