@@ -202,8 +202,8 @@ def test_backward_refuses_what_does_not_fit() -> None:
         (2, case.qkv_3NPH.float(), r"argument 3 of a kernel is torch.float32"),
         (3, sums_NP[:, :47].contiguous(), r"argument 4 of a kernel is \(2, 47\), not NP"),
     ):
-        arguments = [*fitting[:number], other, *fitting[number + 1 :]]
+        grad_NPH, delta_NP, qkv_3NPH, lse_NP = [*fitting[:number], other, *fitting[number + 1 :]]
         with pytest.raises(ValueError, match=message):
-            attend_in_tiles_backward(*arguments, starts_S, lengths_S, longest, 16)
+            attend_in_tiles_backward(grad_NPH, delta_NP, qkv_3NPH, lse_NP, starts_S, lengths_S, longest, 16)
     with pytest.raises(ValueError, match="segments reach beyond 47 tokens"):
         attend_in_tiles_backward(*fitting, starts_S + 1, lengths_S, longest, 16)

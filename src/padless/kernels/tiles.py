@@ -199,12 +199,15 @@ def weave_rows(
 ) -> None:
     """Write 2 rows of 32 bf16 as one row of 32 pairs; rows from ``valid`` on are 0 instead."""
     kind = ir.VectorType(_I16, 32)
-    rows = [code.builder.load(source.address(begin + step * row), typ=kind, align=2) for row in range(2)]
-    if valid is not None:
-        nothing = ir.Constant(kind, [0] * 32)
-        counts = (code.builder.icmp_signed(">", valid.value, ir.Constant(_I64, row)) for row in range(2))
-        rows = [code.builder.select(each, row, nothing) for each, row in zip(counts, rows, strict=True)]
-    store_woven(code, *rows, target, place)
+    nothing = ir.Constant(kind, [0] * 32)
+
+    def load(row: int) -> Any:
+        words = code.builder.load(source.address(begin + step * row), typ=kind, align=2)
+        if valid is None:
+            return words
+        return code.builder.select(code.builder.icmp_signed(">", valid.value, ir.Constant(_I64, row)), words, nothing)
+
+    store_woven(code, load(0), load(1), target, place)
 
 
 def store_woven(code: Code, first: Any, second: Any, target: Memory, place: Whole) -> None:
