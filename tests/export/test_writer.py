@@ -52,6 +52,11 @@ def test_import_of_an_export_gives_the_same_bytes(exported, state_dict, rope):
     assert source.tokenizer_sha256 is not None
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_rest(exported):
+    modes = {file.stat().st_mode for file in exported[0].iterdir()}
+    assert len(modes) == 1, modes
+
+
 def test_a_second_export_replaces_what_is_its_own_and_keeps_what_others_put_there(
     exported, state_dict, config, tokenizer_folder
 ):

@@ -133,6 +133,7 @@ def write_weights(
     except SafetensorError as error:
         raise OSError(f"{WEIGHTS}: {error}") from error  # such as a full disk
     write_json(folder / "config.json", hf_config(model, rope, max_position_tokens, special_ids, has_bias))
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # safetensors makes files for their owner alone
 
 
 def _remove_leftovers(out: Path) -> None:
