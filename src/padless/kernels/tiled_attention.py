@@ -207,11 +207,18 @@ def lay_woven(
 ) -> None:
     """Write [rows, width] as [rows / 2, width] pairs; rows from ``valid`` on are 0 instead."""
 
-    def block(row: Whole, column: Whole) -> None:
-        place, left = target.offset(row // 2) + column * 2, None if valid is None else valid - row
-        weave_rows(code, source.memory, source.offset(row) + column, source.step, target.memory, place, left)
+    def lay(pair: Whole, left: Whole | None) -> None:
+        def block(column: Whole) -> None:
+            place, begin = target.offset(pair) + column * 2, source.offset(pair * 2) + column
+            weave_rows(code, source.memory, begin, source.step, target.memory, place, left)
 
-    each_step(code, rows, 2, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
+        each_step(code, width, EDGE, block)
+
+    pairs = rows // 2
+    whole_pairs = pairs if valid is None else valid.at_most(rows) // 2
+    code.each(code.whole(0), whole_pairs, lambda pair: lay(pair, None))
+    if valid is not None:
+        code.each(whole_pairs, pairs, lambda pair: lay(pair, valid - pair * 2))
 
 
 def fits_tiles(dtype: torch.dtype, head_width: int) -> bool:
