@@ -200,7 +200,7 @@ def test_the_space_of_process_numbers_is_of_this_boot():
 
 def test_a_process_without_a_launcher_asks_for_nothing(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr("padless.processes._die_with", lambda parent: pytest.fail("asked"))
+    monkeypatch.setattr("padless.processes.die_with", lambda parent: pytest.fail("asked"))
     die_with_launcher()
 
 
