@@ -1,5 +1,6 @@
 """A preparation that is killed from outside: no process of it, and no lock, is in the way of the next."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from padless.data.prepare import prepare
 
 
 @pytest.mark.slow
@@ -34,7 +38,14 @@ def test_a_killed_preparation_leaves_no_process_and_no_lock_so_the_same_call_goe
             os.kill(process, signal.SIGKILL)
     assert not (output / "manifest.json").exists(), "it was killed before it was done"
     manifest = prepare(
-        documents, output, tokenizer, max_seq_len=(128,), block_tokens=256, fast=False, workers=2, console=quiet()
+        documents,
+        output,
+        tokenizer,
+        max_seq_len=(128,),
+        block_tokens=256,
+        fast=False,
+        workers=2,
+        console=Console(quiet=True),
     )
     assert manifest.documents["train"] + manifest.documents["val"] == 24 * 400
 
