@@ -58,7 +58,7 @@ def average(grad: Tensor, mean: Tensor, square: Tensor, beta1: float, beta2: flo
         The mean over the elements of gradient^2 / mean square.
     """
     size = _check(grad, mean, square)
-    ratios = torch.empty(_rows(size))
+    ratios = torch.empty(_rows(size), dtype=torch.float32)
     _average(_rows(size), grad, mean, square, ratios, size, 1.0 - beta1, float(beta2), 1.0 - beta2, float(least))
     return float(ratios.double().sum()) / size
 

@@ -190,7 +190,7 @@ def multiply(x_CK: Tensor, panels: Tensor, out_CN: Tensor, added_CN: Tensor | No
         raise ValueError(f"panels of {panels.numel()} values are not {columns} x {depth}")
     blocks = -(-rows // EDGE)
     threads = num_threads(blocks, 1)
-    high = torch.empty(threads * (columns + SKEW) * EDGE)
+    high = torch.empty(threads * (columns + SKEW) * EDGE, dtype=torch.float32)
     memories, sizes = (to_whole_tiles(x_CK), panels, high), (rows, depth, columns)
     if added_CN is None:
         _multiply(blocks, *memories, out_CN, *sizes, threads=threads)
