@@ -44,6 +44,14 @@ def test_shape_thetas_lengths_and_tokenizer_are_the_sources(tmp_path, notes, sou
     assert check(config, 1) == []
 
 
+def test_an_annealed_source_is_said_before_the_documents_are_prepared(tmp_path, notes, source):
+    file = source / "padless.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps({**known, "lr_share": 0.001, "phase": "anneal"}))
+    _, said = prepared(tmp_path, notes, source)
+    assert said.startswith("note: the source is annealed: its learning rate came down to 0.001 of its peak")
+
+
 def test_without_general_text_nothing_is_replayed_and_the_bundled_text_is_validated_on(tmp_path, notes, source):
     config, _ = prepared(tmp_path, notes, source)
     assert config.phases["adapt"].streams == {"domain": 1.0}

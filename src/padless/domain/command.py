@@ -26,11 +26,12 @@ from padless.config.compose import compose
 from padless.data.arguments import run_script
 from padless.domain.preparation import plan_streams, prepare_domain, prepare_stream
 from padless.domain.run_settings import command_of, refuse_missing_gpus, refuse_other_run, rehearse, run_settings, size
-from padless.domain.settings import DOMAIN, GENERAL, Continuation, DocumentSettings, is_of_train, judge
+from padless.domain.settings import DOMAIN, GENERAL, KEEPS, Continuation, DocumentSettings, is_of_train, judge
 from padless.domain.sizing import DomainSize, Sizing
 from padless.domain.source_facts import SourceFacts, check_source, read_source
 from padless.errors import ConfigError
 from padless.export.source import resolve_source
+from padless.train.source_schedule import schedule_line, schedule_of
 
 _FEW_STEPS = 100  # ours: a model hardly moves in fewer
 
@@ -62,7 +63,7 @@ def continue_on(wanted: Continuation, console: Console | None = None) -> list[st
     recipe = judge(wanted)
     refuse_missing_gpus(wanted, recipe, torch.cuda.device_count())
     refuse_other_run(wanted, recipe)
-    facts = _open_source(wanted)
+    facts = _open_source(wanted, console)
     longest = _longest(wanted, facts)
     rehearse(wanted, recipe, facts)
     cap, domain = _prepare(wanted, facts, longest, console)
@@ -81,10 +82,13 @@ def continue_on(wanted: Continuation, console: Console | None = None) -> list[st
     return command
 
 
-def _open_source(wanted: Continuation) -> SourceFacts:
+def _open_source(wanted: Continuation, console: Console) -> SourceFacts:
     source = resolve_source(wanted.source)
     facts = read_source(source, Path(wanted.tokenizer) if wanted.tokenizer else None)
     check_source(source, facts, wanted.keep)
+    line = schedule_line(schedule_of(source), wanted.keep != KEEPS[0], key="source")
+    if line is not None:
+        _say(console, f"note: {line}")  # before the documents are prepared, which may take hours
     return facts
 
 

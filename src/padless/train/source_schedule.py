@@ -55,12 +55,13 @@ def schedule_of(source: ResolvedSource) -> SourceSchedule:
     return _of_export(source.path) if source.path.is_dir() else _of_checkpoint(source.path)
 
 
-def schedule_line(schedule: SourceSchedule, keeps_moments: bool) -> str | None:
+def schedule_line(schedule: SourceSchedule, keeps_moments: bool, key: str = "start.source") -> str | None:
     """Return the line that a continued run says of its source; None where there is nothing to say.
 
     Args:
         schedule: from :func:`schedule_of`.
         keeps_moments: whether the optimizer's moments are kept, which re-warms nothing.
+        key: the setting that names the source.
     """
     if schedule.lr_share is None:
         return "whether the source is annealed is not known; weights from before a decay continue better"
@@ -68,7 +69,7 @@ def schedule_line(schedule: SourceSchedule, keeps_moments: bool) -> str | None:
         return None
     where = f" in phase {schedule.phase!r}" if schedule.phase else ""
     raised = "raising it again" if keeps_moments else "re-warming it"
-    better = f": start.source={schedule.earlier}" if schedule.earlier else ""
+    better = f": {key}={schedule.earlier}" if schedule.earlier else ""
     return (
         f"the source is annealed: its learning rate came down to {schedule.lr_share:.3g} of its peak{where}; {raised} "
         f"loses what that gained, and a checkpoint from before the decay continues better{better}"
