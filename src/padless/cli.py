@@ -126,6 +126,12 @@ def _merge(arguments: list[str], as_json: bool) -> None:
     merge_command(arguments, as_json)
 
 
+def _evaluate(arguments: list[str], as_json: bool) -> None:
+    from padless.merge.evaluate_command import evaluate_command  # torch
+
+    evaluate_command(arguments, as_json)
+
+
 def _import(arguments: list[str], as_json: bool) -> None:
     from padless.export.import_command import import_command  # torch
 
@@ -178,6 +184,7 @@ _COMMANDS = (
     ("design", _design, "e.g. parameters=149M", "search model shapes that run well on given GPUs"),
     ("recipes", _recipes, "list | show NAME | diff A B", "look at the recipes"),
     ("merge", _merge, "<checkpoint> <checkpoint> ... out=<file>", "average checkpoints and evaluate them"),
+    ("evaluate", _evaluate, "<checkpoint> ... | run=<run>", "validation losses of checkpoints, side by side"),
     ("import", _import, "<path, name or hub id> out=<folder>", "published weights as a folder that loads everywhere"),
     (
         "export",

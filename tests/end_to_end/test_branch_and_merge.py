@@ -61,6 +61,10 @@ def test_three_branches_and_their_merge_are_in_one_table(lab, tmp_path, capsys):
     name = "model.layers.0.mlp.Wi.weight"
     assert torch.allclose(merged.model[name], sum(each[name] for each in weights) / 3, atol=1e-7)
     assert merged.meta["eval_loss"] == found["rows"][-1]["loss"]
+    assert main(["evaluate", f"{names[0]}@latest", found["out"], f"run={names[1]}", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["rows"]
+    right = [found["rows"][0]["loss"], found["rows"][-1]["loss"], found["rows"][1]["loss"]]
+    assert [measured[0]["loss"], measured[1]["loss"], measured[-1]["loss"]] == pytest.approx(right, rel=1e-6)
     export_checkpoint(Path(found["out"]), tmp_path / "hf")
     assert "these weights are a mean: 0.333 x even" in (tmp_path / "hf" / "README.md").read_text()
     more = {"run.stop_after_tokens": 600, "start.source": found["out"], "phases.short.lr.warmup_tokens": 0}

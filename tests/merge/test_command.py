@@ -187,7 +187,7 @@ def test_the_table_has_a_line_for_each_and_marks_the_best_in_80_columns():
     scores = [Score(4.2, 0.24, {"code": 4.0, "science": 4.5}), Score(4.1, 0.26, {"code": 4.3, "science": 4.4})]
     rows = [Row("runs/lab/a/a-1_501_184tok.pt", 1_501_184, 1.0, scores[0]), Row("the merge", 1_501_184, 1.0, scores[1])]
     out = io.StringIO()
-    print_rows(rows, Console(file=out, width=80))
+    print_rows(rows, Console(file=out, width=80), "merge: validation")
     _, heading, first, last = out.getvalue().splitlines()
     assert heading.split() == ["checkpoint", "tokens", "share", "loss", "accuracy", "code", "science"]
     assert first.split() == ["a-1_501_184tok", "1.501M", "1", "4.2000", "24.00%", "4.0000*", "4.5000"]

@@ -72,7 +72,7 @@ class Row:
 
     checkpoint: str
     tokens: int  # its clock
-    share: float  # in the mean; 1 for the mean itself
+    share: float | None  # in the mean; 1 for the mean itself; None where there is no mean
     score: Score | None
 
 
@@ -94,10 +94,15 @@ def merge_command(arguments: list[str], as_json: bool) -> None:
         console = Console()
         path, rows = merge(request, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
     if as_json:
-        content = {"ok": True, "out": str(path), "clock_tokens": rows[-1].tokens, "rows": [_plain(row) for row in rows]}
+        content = {
+            "ok": True,
+            "out": str(path),
+            "clock_tokens": rows[-1].tokens,
+            "rows": [plain_row(row) for row in rows],
+        }
         sys.stdout.write(json.dumps(content) + "\n")
         return
-    print_rows(rows, console)
+    print_rows(rows, console, "merge: validation")
     console.print(f"merged into {path}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -168,13 +173,16 @@ def _row(parent: Parent, score: Score | None) -> Row:
     return Row(str(parent.source.path), parent.source.clock_tokens, parent.share, score)
 
 
-def print_rows(rows: Sequence[Row], console: Console) -> None:
-    """Print one line a parent and one for the mean, with the best figure of each column marked."""
+def print_rows(rows: Sequence[Row], console: Console, title: str) -> None:
+    """Print one line a row, with the best figure of each column marked."""
     streams = list(dict.fromkeys(name for row in rows if row.score is not None for name in row.score.loss_by_stream))
-    table = Table(title="merge: validation", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("checkpoint", overflow="fold")
-    headings = ["tokens", "share"]
-    columns = [[approximate_tokens(row.tokens) for row in rows], [f"{row.share:.3g}" for row in rows]]
+    headings, columns = ["tokens"], [[approximate_tokens(row.tokens) for row in rows]]
+    shares = [f"{row.share:.3g}" for row in rows if row.share is not None]
+    if shares:
+        headings += ["share"]
+        columns += [shares]
     scores = [row.score for row in rows if row.score is not None]
     if scores:
         headings += ["loss", "accuracy", *streams]
@@ -194,9 +202,11 @@ def _short_names(names: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(names) else list(names)
 
 
-def _plain(row: Row) -> dict[str, object]:
+def plain_row(row: Row) -> dict[str, object]:
+    """Return a row as it stands in JSON."""
     score = {} if row.score is None else dataclasses.asdict(row.score)
-    return {"checkpoint": row.checkpoint, "tokens": row.tokens, "share": row.share, **score}
+    share = {} if row.share is None else {"share": row.share}
+    return {"checkpoint": row.checkpoint, "tokens": row.tokens, **share, **score}
 
 
 def parse(arguments: Sequence[str]) -> MergeRequest:

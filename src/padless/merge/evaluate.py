@@ -55,7 +55,7 @@ def evaluation_config(config: Config, overrides: Mapping[str, str]) -> Config:
     if not changed.eval.streams:
         raise ConfigError(
             "eval.streams is empty: there is nothing to evaluate on",
-            f"name some of {', '.join(changed.data.streams)} (eval.streams=[...]), or merge with evaluate=false",
+            f"name some of {', '.join(changed.data.streams)}: eval.streams=[...] (or merge with evaluate=false)",
         )
     if changed.data.prepare_bundled:
         return changed
