@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -45,10 +46,10 @@ def test_shape_thetas_lengths_and_tokenizer_are_the_sources(tmp_path, notes, sou
 
 
 def test_an_annealed_source_is_said_before_the_documents_are_prepared(tmp_path, notes, source):
-    file = source / "padless.json"
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    file.write_text(json.dumps({**known, "lr_share": 0.001, "phase": "anneal"}))
-    _, said = prepared(tmp_path, notes, source)
+    annealed = Path(shutil.copytree(source, tmp_path / "annealed"))  # the source is every test's
+    known = json.loads((annealed / "padless.json").read_text())
+    (annealed / "padless.json").write_text(json.dumps({**known, "lr_share": 0.001, "phase": "anneal"}))
+    _, said = prepared(tmp_path, notes, annealed)
     assert said.startswith("note: the source is annealed: its learning rate came down to 0.001 of its peak")
 
 
