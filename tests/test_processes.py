@@ -19,6 +19,7 @@ from padless.processes import (
     shield_loader_process,
     started_ticks,
 )
+from waiting import wait_until
 
 RANK = """
 import os, sys, time
@@ -39,13 +40,6 @@ LAUNCHER = """
 import subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[1]])
 """
-
-
-def wait_until(condition, within_s=20):
-    until = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.02)
 
 
 def launch(environment):

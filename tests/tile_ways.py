@@ -2,8 +2,7 @@
 
 import pytest
 
-from padless.kernels import tiled_attention
-from padless.kernels.tiles import has_tiles
+from padless.kernels import tiles
 
 WAYS = ("tiles", "without tiles")
 
@@ -11,6 +10,6 @@ WAYS = ("tiles", "without tiles")
 def take_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take one of WAYS; skip what this machine does not have."""
     if way == "without tiles":
-        monkeypatch.setattr(tiled_attention, "has_tiles", lambda: False)
-    elif not has_tiles():
+        monkeypatch.setattr(tiles, "has_tiles", lambda: False)
+    elif not tiles.has_tiles():
         pytest.skip("this CPU has no tile registers (AMX)")

@@ -12,16 +12,10 @@ import pytest
 from padless.bench.chaos import run_whole
 from padless.bench.start import MARK, Start, begin, launch_command, marked_processes
 from padless.errors import TrainingError
+from waiting import wait_until
 
 CHILD = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {grandchild!r}], start_new_session=True"
 GRANDCHILD = "import pathlib, time; pathlib.Path({ready!r}).touch(); time.sleep(600)"
-
-
-def wait_for(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def family(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, MARK: mark})
     (tmp_path / "log.txt").write_text("")
     start = Start(process, mark, tmp_path / "run", tmp_path / "log.txt", "torchrun", time.monotonic())
-    wait_for(ready.exists)
+    wait_until(ready.exists, 30)
     yield start
     start.clear(0.0)
 
@@ -51,12 +45,12 @@ def test_a_rank_that_outlives_its_launcher_is_counted_and_killed(family):
     assert family.was_killed()
     _, survivors = family.clear(0.1)
     assert survivors == {rank: "1"}
-    wait_for(lambda: family.alive() == {})
+    wait_until(lambda: family.alive() == {}, 30)
 
 
 def test_the_launcher_that_outlives_its_rank_is_counted(family):
     family.kill("rank", 1)
-    wait_for(lambda: len(family.alive()) == 1)
+    wait_until(lambda: len(family.alive()) == 1, 30)
     _, survivors = family.clear(0.1)
     assert survivors == {family.process.pid: ""}
     assert family.process.returncode == -signal.SIGKILL

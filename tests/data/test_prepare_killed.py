@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from padless.data.prepare import prepare
+from waiting import wait_until
 
 
 @pytest.mark.slow
@@ -48,13 +48,6 @@ def test_a_killed_preparation_leaves_no_process_and_no_lock_so_the_same_call_goe
         console=Console(quiet=True),
     )
     assert manifest.documents["train"] + manifest.documents["val"] == 24 * 400
-
-
-def wait_until(is_so, most_s):
-    end_s = time.monotonic() + most_s
-    while not is_so():
-        assert time.monotonic() < end_s, "waited in vain"
-        time.sleep(0.05)
 
 
 def processes_of_session(session):

@@ -13,6 +13,7 @@ from padless.kernels.tiled_logits import TiledLogits
 from padless.kernels.tiles import has_tiles
 from padless.kernels.vectors import Code, Memory, Whole
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="no AMX tile registers on this machine")
 
 _UNASKED = """
@@ -22,14 +23,6 @@ qkv_3NPH, out_NTH = torch.zeros(3, 1, 33, 32, dtype=torch.bfloat16), torch.empty
 one = torch.ones(1, dtype=torch.int32)
 print(attend_in_tiles(qkv_3NPH, one - 1, one, 1, 0, out_NTH)[0, 0].item(), out_NTH.abs().sum().item())
 """
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @kernel_of_large_rows

@@ -11,19 +11,14 @@ from padless.kernels.tiled_attention import SPARE_ROWS, attend_in_tiles
 from padless.kernels.tiled_attention_backward import attend_in_tiles_backward
 from padless.kernels.tiles import has_tiles
 
-pytestmark = pytest.mark.skipif(not has_tiles(), reason="no AMX tile registers on this machine")
+pytestmark = [
+    pytest.mark.skipif(not has_tiles(), reason="no AMX tile registers on this machine"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 _GUARD = 4096
 _KEPT = 7.0  # in guard zones of what is written; those of what is read hold NaN
 _EVERYTHING = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from padless.train.status import STATUS_NAME, read_status
+from waiting import wait_until
 
 WORKER = Path(__file__).with_name("rank_worker.py")
 HERE = socket.gethostname()
@@ -115,13 +116,6 @@ def start(server, tmp_path):
     for ranks in started:
         for process in ranks.processes.values():
             process.kill()
-
-
-def wait_until(condition, within_s):
-    until = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < until, "not within the time"
-        time.sleep(0.05)
 
 
 def test_a_killed_rank_is_named_by_the_other_whose_collective_fails(start):

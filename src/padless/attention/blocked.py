@@ -7,7 +7,7 @@ torch's CPU flash kernel spends about five nanoseconds a score in its backward p
 - *local* (:mod:`padless.attention.local_blocks`): the row as overlapping blocks; cost is linear in T.
 - *whole* (:mod:`padless.attention.whole_segments`): segments of similar length together, a few heads at a time.
 
-Both work on heads-first rows, so that every product reads and writes plain matrices:
+All work on heads-first rows, so that every product reads and writes plain matrices:
 
     local    | reach zeros | T tokens | zeros up to whole blocks | reach zeros |       P = R B + 2 reach
     whole, in tiles        | T tokens | zeros up to a whole tile |
@@ -28,8 +28,9 @@ from padless.attention.whole_segments import attend_whole, attend_whole_backward
 from padless.errors import ConfigError
 from padless.kernels.native import can_compute
 from padless.kernels.native_rows import lay_heads_first
-from padless.kernels.tiled_attention import attend_in_tiles, fits_tiles
+from padless.kernels.tiled_attention import attend_in_tiles
 from padless.kernels.tiled_attention_backward import attend_in_tiles_backward
+from padless.kernels.tiles import fits_tiles
 
 
 def new_rows(rows: Rows, num_heads: int, width: int, like: Tensor) -> Tensor:
@@ -65,9 +66,8 @@ def _segments(layout: SegmentLayout) -> tuple[Tensor, Tensor, int]:
 
 
 def new_output_gradient(rows: Rows, num_heads: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return grad_out_NOH and delta_NO to be filled at the first T rows; what lies behind them is finite."""
+    """Return grad_out_NOH and delta_NO to be filled at the first T rows."""
     grad_out_NOH = like.new_empty((num_heads, rows.num_output_rows, width))
-    grad_out_NOH[:, rows.num_tokens :] = 0
     return grad_out_NOH, torch.empty(grad_out_NOH.shape[:2], dtype=torch.float32)
 
 

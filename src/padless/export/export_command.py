@@ -20,6 +20,7 @@ from padless.export.fill_mask import FilledMask, fill_example
 from padless.export.known_models import MAIN
 from padless.export.near_names import folder_of_run, nearest_checkpoint, nearest_run, refuse_run_folder
 from padless.export.parity import ParityResult
+from padless.saying import say_on
 
 _USAGE = (
     "write: padless export checkpoint=<file or run@latest> out=<folder>, or run=<run> every=true out=<folder>; with "
@@ -63,7 +64,7 @@ def export_command(arguments: list[str], as_json: bool) -> None:
     """
     request = parse(arguments)
     console = Console(stderr=as_json)
-    exported = export(request, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    exported = export(request, say_on(console))
     if as_json:
         sys.stdout.write(json.dumps(_plain(request, exported)) + "\n")
 

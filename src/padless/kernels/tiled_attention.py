@@ -11,7 +11,6 @@ Legend: T packed tokens, P rows (at least ``SPARE_ROWS`` more than T), N heads, 
 the longest, rounded up to whole tiles.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,68 +18,36 @@ from torch import Tensor
 
 from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel_of_large_rows, num_threads
-from padless.kernels.tiles import (
-    EDGE,
-    HALF_EDGE,
-    SKEW,
-    add_product,
-    begin_tiles,
-    end_tiles,
-    has_tiles,
-    transpose_words,
-    weave_rows,
-)
+from padless.kernels.tile_matrices import Matrix, each_step, lay_words, lay_woven, products, rounded_up
+from padless.kernels.tiles import EDGE, SKEW, begin_tiles, end_tiles
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole
 
 SPARE_ROWS = EDGE
 """Rows behind the tokens that are read, and count for nothing, whatever they hold."""
 
-Operand = tuple[Memory, Whole, Whole]
-
 
 @dataclass(frozen=True)
-class Matrix:
-    """Where a matrix lies: elements from row to row are ``step``."""
+class HeadOfSegment:
+    """What one row of a kernel is: a head, and where the tokens of a segment are."""
 
-    memory: Memory
-    begin: Whole
-    step: Whole
+    head: Whole
+    start: Whole
+    length: Whole
 
-    def at(self, row: Whole, column: Whole | int = 0) -> Operand:
-        """Return what a product needs to know of the matrix from there on."""
-        return self.memory, self.begin + self.step * row + column, self.step
+    @classmethod
+    def of_item(cls, item: Whole, starts: Memory, lengths: Memory, segments: Whole) -> "HeadOfSegment":
+        """Return which one a row is: head by head, segments in order."""
+        head = item // segments
+        segment = item - head * segments
+        return cls(head, starts.whole(segment), lengths.whole(segment))
 
-    def offset(self, row: Whole) -> Whole:
-        """Return where a row begins."""
-        return self.begin + self.step * row
-
-
-def each_step(code: Code, stop: Whole, step: int, body: Callable[[Whole], None]) -> None:
-    """Run ``body`` for 0, step, 2 step, ... below ``stop``."""
-    code.each(code.whole(0), (stop + (step - 1)) // step, lambda index: body(index * step))
-
-
-def rounded_up(number: Whole, step: int) -> Whole:
-    """Return the next multiple of ``step``."""
-    return (number + (step - 1)) // step * step
-
-
-def products(
-    code: Code,
-    rows: Whole,
-    columns: Whole,
-    depth: Whole,
-    operands: Callable[[Whole, Whole], tuple[Operand, Operand, Operand]],
-    *,
-    fresh: bool,
-) -> None:
-    """Write a product of multiples of 32 rows and columns; ``operands`` gives A, B and C from a row and column on."""
-
-    def step(row: Whole, column: Whole) -> None:
-        add_product(code, *operands(row, column), depth, fresh=fresh)
-
-    each_step(code, rows, EDGE, lambda row: each_step(code, columns, EDGE, lambda column: step(row, column)))
+    def matrices(self, qkv: Memory, heads: Whole, rows: Whole, width: Whole) -> tuple[Matrix, Matrix, Matrix]:
+        """Return its queries, keys and values, [L, H] each."""
+        q, k, v = (
+            Matrix(qkv, (heads * which + self.head) * rows * width + self.start * width, width) for which in range(3)
+        )
+        return q, k, v
 
 
 @kernel_of_large_rows
@@ -104,11 +71,10 @@ def _attend(
     out_head_step: Whole,
     out_step: Whole,
 ) -> None:
-    head = item // segments
-    segment = item - head * segments
-    start, length = starts.whole(segment), lengths.whole(segment)
+    part = HeadOfSegment.of_item(item, starts, lengths, segments)
+    head, start, length = part.head, part.start, part.length
     padded = rounded_up(length, EDGE)
-    q, k, v = (Matrix(qkv, (heads * which + head) * rows * width + start * width, width) for which in range(3))
+    q, k, v = part.matrices(qkv, heads, rows, width)
     step = longest + SKEW
     at_low, at_high = code.thread * (step * (width * 2 + EDGE)), code.thread * ((step + width) * EDGE)
     keys = Matrix(low, at_low, step * 2)  # [H / 2, L] pairs
@@ -188,42 +154,6 @@ def _soften(
 
     (parts,) = code.columns(span, put, 0.0)
     return top, parts.sum()
-
-
-def lay_words(code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole) -> None:
-    """Write [rows, width] as [width / 2, rows] pairs."""
-
-    def block(row: Whole, column: Whole) -> None:
-        place = target.offset(column // 2) + row * 2
-        transpose_words(
-            code, source.memory, source.offset(row) + column, source.step, target.memory, place, target.step
-        )
-
-    each_step(code, rows, HALF_EDGE, lambda row: each_step(code, width, EDGE, lambda column: block(row, column)))
-
-
-def lay_woven(
-    code: Code, source: Matrix, target: Matrix, rows: Whole, width: Whole, valid: Whole | None = None
-) -> None:
-    """Write [rows, width] as [rows / 2, width] pairs; rows from ``valid`` on are 0 instead."""
-
-    def lay(pair: Whole, left: Whole | None) -> None:
-        def block(column: Whole) -> None:
-            place, begin = target.offset(pair) + column * 2, source.offset(pair * 2) + column
-            weave_rows(code, source.memory, begin, source.step, target.memory, place, left)
-
-        each_step(code, width, EDGE, block)
-
-    pairs = rows // 2
-    whole_pairs = pairs if valid is None else valid.at_most(rows) // 2
-    code.each(code.whole(0), whole_pairs, lambda pair: lay(pair, None))
-    if valid is not None:
-        code.each(whole_pairs, pairs, lambda pair: lay(pair, valid - pair * 2))
-
-
-def fits_tiles(dtype: torch.dtype, head_width: int) -> bool:
-    """Return whether attention of this kind can be computed in tiles on this machine."""
-    return dtype == torch.bfloat16 and head_width % EDGE == 0 and has_tiles()
 
 
 def check_segments(starts_S: Tensor, lengths_S: Tensor, longest: int, reach: int, num_tokens: int, width: int) -> None:

@@ -19,26 +19,18 @@ from torch import Tensor
 
 from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel_of_large_rows, num_threads
-from padless.kernels.tiled_attention import (
-    SPARE_ROWS,
+from padless.kernels.tile_matrices import (
     Matrix,
-    check_segments,
+    clear,
     each_step,
+    lay_turned,
     lay_words,
     lay_woven,
     products,
     rounded_up,
 )
-from padless.kernels.tiles import (
-    EDGE,
-    HALF_EDGE,
-    SKEW,
-    begin_tiles,
-    end_tiles,
-    store_woven,
-    transpose_halves,
-    transpose_to_rows,
-)
+from padless.kernels.tiled_attention import SPARE_ROWS, HeadOfSegment, check_segments
+from padless.kernels.tiles import EDGE, HALF_EDGE, SKEW, begin_tiles, end_tiles, store_woven, transpose_to_rows
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole, to_bf16
 
@@ -116,32 +108,31 @@ def _attend_backward(
     reach: Whole,
     longest: Whole,
 ) -> None:
-    head = item // segments
-    segment = item - head * segments
-    start, length = starts.whole(segment), lengths.whole(segment)
+    part = HeadOfSegment.of_item(item, starts, lengths, segments)
+    length = part.length
     scratch = _scratch(code, low, high, width, longest)
-    places = [(heads * which + head) * rows * width + start * width for which in range(3)]
-    q, k, v = (Matrix(qkv, place, width) for place in places)
-    grad_q, grad_k, grad_v = (Matrix(grad, place, width) for place in places)
-    first_row = head * rows + start
+    q, k, v = part.matrices(qkv, heads, rows, width)
+    grad_q, grad_k, grad_v = part.matrices(grad, heads, rows, width)
+    first_row = part.head * rows + part.start
     outs = Matrix(grad_out, first_row * width, width)
     sums = _Sums(lse, delta, first_row)
     padded = rounded_up(length, EDGE)
     begin_tiles(code)
-    code.each(code.whole(0), width, lambda row: _clear(code, scratch.grad_q.offset(row), high, padded))
+    code.each(code.whole(0), width, lambda row: clear(code, high, scratch.grad_q.offset(row), padded))
 
     def chunk(first_key: Whole) -> None:
         keys = (length - first_key).at_most(CHUNK_KEYS)
         padded_keys = rounded_up(keys, EDGE)
         for each in (scratch.grad_k, scratch.grad_v):
-            _clear(code, each.begin, high, padded_keys * width)
+            clear(code, high, each.begin, padded_keys * width)
         _turn_keys(code, k, first_key, keys, width, scratch.keys_turned)
 
-        def queries_of(step: Whole) -> None:
-            query = (first_key - reach).at_least(0) // QUERIES * QUERIES + step
-            _attend_block(code, scratch, (q, k, v, outs), sums, (query, first_key, keys), (length, reach, width))
-
         first_query = (first_key - reach).at_least(0) // QUERIES * QUERIES
+
+        def queries_of(step: Whole) -> None:
+            begins = first_query + step, first_key, keys
+            _attend_block(code, scratch, (q, k, v, outs), sums, begins, (length, reach, width))
+
         each_step(code, (first_key + keys + reach).at_most(length) - first_query, QUERIES, queries_of)
         for source, target in ((scratch.grad_k, grad_k), (scratch.grad_v, grad_v)):
             _round_rows(code, source, target, first_key, keys, width)
@@ -160,25 +151,11 @@ class _Sums:
     begin: Whole
 
 
-def _clear(code: Code, begin: Whole, memory: Memory, size: Whole) -> None:
-    nothing = code.number(0.0)
-    code.columns(size, lambda at: memory.store(begin, at, nothing))
-
-
 def _turn_keys(code: Code, k: Matrix, first_key: Whole, keys: Whole, width: Whole, target: Matrix) -> None:
     """Lay keys out with 0 up to whole tiles: a gradient of 0 times a neighbour's NaN were NaN."""
-
-    def block(key: Whole, column: Whole) -> None:
-        source = k.offset(first_key + key) + column
-        transpose_halves(code, k.memory, source, k.step, target.memory, target.offset(column) + key, target.step)
-
-    padded, nothing = rounded_up(keys, EDGE), code.number(0.0)
-    each_step(code, padded, HALF_EDGE, lambda key: each_step(code, width, EDGE, lambda column: block(key, column)))
-
-    def clear(row: Whole) -> None:
-        code.columns(padded, lambda at: target.memory.store(target.offset(row), at, nothing), first=keys)
-
-    code.each(code.whole(0), width, clear)
+    padded = rounded_up(keys, EDGE)
+    lay_turned(code, Matrix(k.memory, k.offset(first_key), k.step), target, padded, width)
+    code.each(code.whole(0), width, lambda row: clear(code, target.memory, target.offset(row), padded, keys))
 
 
 def _round_rows(code: Code, source: Matrix, target: Matrix, first: Whole, rows: Whole, width: Whole) -> None:

@@ -16,35 +16,15 @@ import torch
 from torch import Tensor
 
 from padless.kernels.checked import check_shapes
-from padless.kernels.native import kernel, kernel_of_large_rows, num_threads
-from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products
-from padless.kernels.tiled_products import PANEL, to_whole_tiles
-from padless.kernels.tiles import EDGE, HALF_EDGE, SKEW, begin_tiles, end_tiles, store_woven, transpose_halves
+from padless.kernels.native import kernel_of_large_rows, num_threads
+from padless.kernels.tile_matrices import PANEL, Matrix, clear, each_step, lay_turned, products
+from padless.kernels.tiled_products import in_words, to_whole_tiles, woven
+from padless.kernels.tiles import EDGE, SKEW, begin_tiles, end_tiles, store_woven
 from padless.kernels.vector_math import LOG2_E, exp2
 from padless.kernels.vectors import Code, Columns, Memory, Vector, Whole, to_bf16
 
 TILE, STATES = 512, 512
 _TILE_STEP, _STATES_STEP = TILE + SKEW, STATES + SKEW
-
-
-@kernel
-def _lay(code: Code, row: Whole, x: Memory, words: Memory, woven: Memory, states: Whole, width: Whole) -> None:
-    """Lay 32 hidden states out both ways."""
-    source = Matrix(x, row * EDGE * width, width)
-    step = code.whole(PANEL)
-    lay_words(code, source, Matrix(words, row * EDGE * width, step), code.whole(EDGE), width)
-
-    def panel(column: Whole) -> None:
-        begin = column * states + row * (EDGE * EDGE)
-        lay_woven(
-            code,
-            Matrix(x, source.begin + column, width),
-            Matrix(woven, begin, step),
-            code.whole(EDGE),
-            code.whole(EDGE),
-        )
-
-    each_step(code, width, EDGE, panel)
 
 
 @kernel_of_large_rows
@@ -130,7 +110,7 @@ def _differentiate(
     weight: Memory,
     bias: Memory,
     words: Memory,
-    woven: Memory,
+    states_woven: Memory,
     lse: Memory,
     factor: Memory,
     low: Memory,
@@ -151,16 +131,10 @@ def _differentiate(
     begin = tile * TILE
     count = (vocabulary - begin).at_most(TILE)
     begin_tiles(code)
-
-    def turn(row: Whole, column: Whole) -> None:
-        source, target = (begin + row) * width + column, turned.offset(column) + row
-        transpose_halves(code, weight, source, width, low, target, turned.step)
-
-    each_step(code, count, HALF_EDGE, lambda row: each_step(code, width, EDGE, lambda column: turn(row, column)))
+    lay_turned(code, Matrix(weight, begin * width, width), turned, count, width)
     grad_rows = Matrix(grad_weight, begin * width, width)
-    nothing = code.number(0.0)
-    code.columns(count * width, lambda at: grad_weight.store(grad_rows.begin, at, nothing))
-    code.columns(count, lambda at: grad_bias.store(begin, at, nothing))
+    clear(code, grad_weight, grad_rows.begin, count * width)
+    clear(code, grad_bias, begin, count)
 
     def some(first: Whole) -> None:
         size = (states - first).at_most(STATES)
@@ -184,7 +158,7 @@ def _differentiate(
             size,
             lambda row, column: (
                 shares.at(row),
-                (woven, column * states + first * EDGE, code.whole(PANEL)),
+                (states_woven, column * states + first * EDGE, code.whole(PANEL)),
                 grad_rows.at(row, column),
             ),
             fresh=False,
@@ -218,7 +192,7 @@ def _share(
     size: Whole,
 ) -> None:
     """Write the shares of two rows of logits, and add up their gradient of the bias."""
-    (bias, grad_bias), (lse, factor, begin), (shares, woven) = biases, sums, targets
+    (bias, grad_bias), (lse, factor, begin), (shares, shares_woven) = biases, sums, targets
     added = [bias.one(row + each) * LOG2_E for each in range(2)]
 
     def put(at: Columns, *totals: Vector) -> tuple[Vector, ...]:
@@ -231,8 +205,8 @@ def _share(
             halves.append(to_bf16(code.builder, share.value))
             place = shares.memory.address(shares.offset(strip + score_row + each) + at.start)
             code.builder.store(halves[-1], place, align=2)
-        place = woven.begin + at.start * TILE + (strip + score_row) * EDGE
-        store_woven(code, halves[0], halves[1], woven.memory, place)
+        place = shares_woven.begin + at.start * TILE + (strip + score_row) * EDGE
+        store_woven(code, halves[0], halves[1], shares_woven.memory, place)
         return tuple(results)
 
     for each, total in enumerate(code.columns(size, put, 0.0, 0.0)):
@@ -261,8 +235,7 @@ class TiledLogits:
             raise ValueError(f"hidden states of width {self._width} are not in whole tiles of {EDGE}")
         self._tiles = -(-self._vocabulary // TILE)
         self._threads = num_threads(self._tiles, 1)
-        self._words, self._woven = torch.empty_like(x_MD), torch.empty_like(x_MD)
-        _lay(self._states // EDGE, x_MD, self._words, self._woven, self._states, self._width)
+        self._words, self._woven = in_words(x_MD), woven(x_MD)
         self._high = self._new(self._threads * EDGE * _STATES_STEP)
 
     def _new(self, *shape: int) -> Tensor:

@@ -16,12 +16,10 @@ from torch import Tensor
 
 from padless.kernels.checked import check_shapes
 from padless.kernels.native import kernel, kernel_of_large_rows, num_threads
-from padless.kernels.tiled_attention import Matrix, each_step, lay_words, lay_woven, products
-from padless.kernels.tiles import EDGE, HALF_EDGE, SKEW, begin_tiles, end_tiles, transpose_halves
+from padless.kernels.tile_matrices import PANEL, Matrix, each_step, lay_turned, lay_words, lay_woven, products
+from padless.kernels.tiles import EDGE, SKEW, begin_tiles, end_tiles
 from padless.kernels.vectors import Code, Memory, Whole
 
-PANEL = 2 * EDGE
-"""Elements of a row of 32 pairs."""
 _BLOCK_ROWS = 64
 _DEPTH = 256
 
@@ -146,12 +144,7 @@ def _add_outer(
     first = block * _BLOCK_ROWS
     count = (outputs - first).at_most(_BLOCK_ROWS)
     turned = Matrix(low, code.thread * ((rows + SKEW) * _BLOCK_ROWS), rows + SKEW)
-
-    def turn(row: Whole, column: Whole) -> None:
-        source, target = row * outputs + first + column, turned.offset(column) + row
-        transpose_halves(code, grad, source, outputs, low, target, turned.step)
-
-    each_step(code, rows, HALF_EDGE, lambda row: each_step(code, count, EDGE, lambda column: turn(row, column)))
+    lay_turned(code, Matrix(grad, first, outputs), turned, rows, count)
     result = Matrix(total, first * inputs, inputs)
     begin_tiles(code)
 

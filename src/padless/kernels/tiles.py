@@ -15,6 +15,7 @@ import ctypes
 import functools
 from typing import Any
 
+import torch
 from llvmlite import binding, ir
 
 from padless.kernels.vectors import Code, Memory, Whole, to_bf16
@@ -42,6 +43,11 @@ def has_tiles() -> bool:
         return ctypes.CDLL(None, use_errno=True).syscall(_SYS_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA) == 0
     except (OSError, AttributeError):
         return False
+
+
+def fits_tiles(dtype: torch.dtype, width: int) -> bool:
+    """Return whether matrices of this kind, so wide, can be multiplied in tiles on this machine."""
+    return dtype == torch.bfloat16 and width % EDGE == 0 and has_tiles()
 
 
 def _configuration(module: ir.Module) -> Any:

@@ -33,6 +33,7 @@ from padless.merge.sources import (
     refuse_too_few,
 )
 from padless.merge.write import Parent, clock_of, refuse_out, write_merge
+from padless.saying import say_on
 from padless.train.marks import mark_best
 from padless.units import approximate_tokens
 
@@ -92,7 +93,7 @@ def merge_command(arguments: list[str], as_json: bool) -> None:
     request = parse(arguments)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console()
-        path, rows = merge(request, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        path, rows = merge(request, say_on(console))
     if as_json:
         content = {
             "ok": True,

@@ -20,7 +20,8 @@ from padless.config.schema import Config, ModelConfig, RopeConfig
 from padless.errors import CheckpointError, ConfigError
 from padless.merge.command import Row, plain_row, print_rows
 from padless.merge.evaluate import Evaluation, evaluation_config, is_override
-from padless.merge.sources import RUNS, Source, find_checkpoint, read_source
+from padless.merge.sources import Source, find_checkpoint, read_source, run_folder
+from padless.saying import say_on
 
 _USAGE = (
     "write: padless evaluate <checkpoint, run or name> ... [run=<run> for all of its checkpoints] "
@@ -44,7 +45,7 @@ class EvaluateRequest:
         """
         found = [find_checkpoint(name) for name in self.names]
         if self.run is not None:
-            folder = next((path for path in (Path(self.run), RUNS / self.run) if path.is_dir()), Path(self.run))
+            folder = run_folder(self.run)
             rows = whole_checkpoints(folder)
             if not rows:
                 raise CheckpointError(
@@ -69,7 +70,7 @@ def evaluate_command(arguments: list[str], as_json: bool) -> None:
     request = parse(arguments)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         console = Console()
-        rows = evaluate(request, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        rows = evaluate(request, say_on(console))
     if as_json:
         sys.stdout.write(json.dumps({"ok": True, "rows": [plain_row(row) for row in rows]}) + "\n")
         return

@@ -60,6 +60,11 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
+def run_folder(run: str) -> Path:
+    """Return the folder of a run that is given by it or by its name under ``runs/``; as given where neither is one."""
+    return next((path for path in (Path(run), RUNS / run) if path.is_dir()), Path(run))
+
+
 def find_candidates(run: str, count: int) -> list[Path]:
     """Return the whole checkpoints of a run's last phase, oldest first: what the best are picked from, and its last.
 
@@ -70,7 +75,7 @@ def find_candidates(run: str, count: int) -> list[Path]:
     Raises:
         CheckpointError: there are not as many.
     """
-    folder = next((path for path in (Path(run), RUNS / run) if path.is_dir()), Path(run))
+    folder = run_folder(run)
     rows = _whole(folder)
     last = [row.path for row in rows if row.phase == rows[-1].phase]
     if len(last) <= count:

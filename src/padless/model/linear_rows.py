@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from padless.kernels.native_rows import add
-from padless.kernels.tiled_attention import fits_tiles
 from padless.kernels.tiled_products import add_outer, in_words, multiply, woven
+from padless.kernels.tiles import fits_tiles
 
 
 class LinearRows:

@@ -29,8 +29,8 @@ from padless.kernels.native import can_compute
 from padless.kernels.native_logits import sum_exponentials, take_shares
 from padless.kernels.native_rows import add
 from padless.kernels.select import uses_triton
-from padless.kernels.tiled_attention import fits_tiles
 from padless.kernels.tiled_logits import TiledLogits
+from padless.kernels.tiles import fits_tiles
 from padless.model.precision import compute_dtype
 from padless.model.tied import TiedGradient
 

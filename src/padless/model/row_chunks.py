@@ -34,7 +34,7 @@ from padless.kernels.native_rows import (
     rotate,
     rotate_back,
 )
-from padless.kernels.tiled_attention import fits_tiles
+from padless.kernels.tiles import fits_tiles
 from padless.model.linear_rows import LinearRows
 from padless.model.precision import compute_dtype
 from padless.model.rope import RopeTable
