@@ -88,6 +88,19 @@ def test_the_table_says_it_all_in_80_columns(run):
     assert lines[-1] == "a resume would take checkpoints/context/context-3_000tok.pt (3_000 tokens)"
 
 
+def test_a_validation_loss_stands_only_where_it_was_measured(tmp_path, save, capsys):
+    for clock in (1000, 2000, 3000):
+        save("short", clock, eval_loss=3.25 if clock < 3000 else 3.0)
+    lines = [{"tokens": clock, "loss": 4.0} for clock in (1000, 2000, 3000)]
+    lines += [{"tokens": clock, "eval_loss": loss} for clock, loss in ((1000, 3.25), (3000, 3.0))]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(f'{text}{{"tokens": 2000, "eval_loss"')  # a line that was cut off
+    rows = [line.split() for line in shown(tmp_path) if line.startswith("short ")]
+    assert ["3.2500" in row or "3.0000" in row for row in rows] == [True, False, True]
+    checkpoints_command([str(tmp_path)], as_json=True)
+    assert [row["eval_loss"] for row in json.loads(capsys.readouterr().out)["checkpoints"]] == [3.25, None, 3.0]
+
+
 def test_without_reading_it_says_so(run):
     assert shown(run, read_files=False)[-1].endswith(
         "(3_000 tokens; only sizes were compared, verify=hash reads the files)"

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from padless.errors import CheckpointError
-from padless.train.lock import LOCK_NAME, RunLock
+from padless.run_files import LOCK
+from padless.train.lock import RunLock
 
 WORKER = Path(__file__).with_name("lock_worker.py")
 
@@ -77,8 +78,8 @@ def test_a_second_writer_is_refused_by_name_while_the_first_lives_and_enters_whe
     second = start(tmp_path)
     said, refused = lines_until(second, "refused")
     who = f"process {first.pid} on host {socket.gethostname()}"
-    assert said == f"said: {tmp_path / LOCK_NAME}: held by {who}; waiting 0.5 s for it to end"
-    assert re.fullmatch(rf"refused: {tmp_path / LOCK_NAME}: the run folder is in use by {who} since \S+", refused)
+    assert said == f"said: {tmp_path / LOCK}: held by {who}; waiting 0.5 s for it to end"
+    assert re.fullmatch(rf"refused: {tmp_path / LOCK}: the run folder is in use by {who} since \S+", refused)
     first.stdin.write("\n")
     first.stdin.flush()
     lines_until(first, "released")
@@ -105,7 +106,7 @@ def test_a_writer_that_ends_within_the_wait_is_waited_for(tmp_path, start):
 
 
 def test_another_machines_writer_with_a_still_heartbeat_is_taken_over_after_the_time_that_is_said(tmp_path):
-    (tmp_path / LOCK_NAME).write_bytes(content(tmp_path))
+    (tmp_path / LOCK).write_bytes(content(tmp_path))
     lines = []
     lock = quick(tmp_path)
     began = time.monotonic()
@@ -113,13 +114,13 @@ def test_another_machines_writer_with_a_still_heartbeat_is_taken_over_after_the_
     assert time.monotonic() - began >= 0.8
     lock.release()
     assert lines == [
-        f"{tmp_path / LOCK_NAME}: process 4321 on host node-b has it; its heartbeat is watched for 0.8 s",
+        f"{tmp_path / LOCK}: process 4321 on host node-b has it; its heartbeat is watched for 0.8 s",
         "took over the run folder from process 4321 on host node-b, whose heartbeat stands still",
     ]
 
 
 def test_another_machines_writer_with_a_moving_heartbeat_is_refused_by_name(tmp_path):
-    path = tmp_path / LOCK_NAME
+    path = tmp_path / LOCK
     path.write_bytes(content(tmp_path))
     lines = []
 
@@ -135,7 +136,7 @@ def test_another_machines_writer_with_a_moving_heartbeat_is_refused_by_name(tmp_
 
 
 def test_content_that_nobody_can_read_is_watched_like_another_machines(tmp_path):
-    (tmp_path / LOCK_NAME).write_bytes(b'{"host": "node-b", "pi')
+    (tmp_path / LOCK).write_bytes(b'{"host": "node-b", "pi')
     lines = []
     lock = quick(tmp_path)
     lock.acquire(lines.append)
@@ -187,14 +188,14 @@ def test_a_writer_that_was_frozen_and_taken_over_meanwhile_is_told_and_stops_bea
 
     lock = quick(tmp_path, on_lost=on_lost)
     lock.acquire(lambda line: None)
-    with (tmp_path / LOCK_NAME).open("r+b") as file:
+    with (tmp_path / LOCK).open("r+b") as file:
         file.write(content(tmp_path))
     assert lost.wait(10)
     assert told == [
-        f"{tmp_path / LOCK_NAME}: the run folder was taken over by process 4321 on host node-b; "
+        f"{tmp_path / LOCK}: the run folder was taken over by process 4321 on host node-b; "
         "this process has it no longer"
     ]
-    assert (tmp_path / LOCK_NAME).read_bytes() == content(tmp_path)
+    assert (tmp_path / LOCK).read_bytes() == content(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from padless.train.status import STATUS_NAME, read_status
+from padless.run_files import STATUS
+from padless.train.status import read_status
 from waiting import wait_until
 
 WORKER = Path(__file__).with_name("rank_worker.py")
@@ -173,7 +174,7 @@ def test_a_rank_whose_main_thread_hangs_is_named_after_the_timeout_and_ends_too(
 
 def test_a_killed_rank_0_does_not_leave_a_status_that_says_running(start, tmp_path):
     ranks = start("supervised")
-    wait_until(lambda: (tmp_path / "run" / STATUS_NAME).exists(), JOINED_S)
+    wait_until(lambda: (tmp_path / "run" / STATUS).exists(), JOINED_S)
     assert read_status(tmp_path / "run").state == "running"
     ranks.kill(0)
     code, output = ranks.outcome(1, NAMED_S)

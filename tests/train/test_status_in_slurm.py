@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from padless.train.status import STATUS_NAME, write_status
+from padless.run_files import STATUS
+from padless.train.status import write_status
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sbatch"
 
@@ -50,7 +51,7 @@ def written_by_the_step(run, state, exit_code):
     later = run / "later"
     later.mkdir()
     write_status(later, state, exit_code=exit_code, message="of this attempt")
-    return f"mv {later / STATUS_NAME} {run / STATUS_NAME}; exit 1"
+    return f"mv {later / STATUS} {run / STATUS}; exit 1"
 
 
 def test_a_run_that_a_signal_stopped_is_requeued(submit):

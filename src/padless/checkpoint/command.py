@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,14 +15,17 @@ from padless.checkpoint.listing import DELETION_UNFINISHED, SIZE_OK, CheckpointR
 from padless.checkpoint.names import FOLDER, find
 from padless.checkpoint.newest import Outlook, foresee
 from padless.config.load import unknown_word
+from padless.data.json_file import parse_object
 from padless.data.progress import Progress
 from padless.errors import CheckpointError, ConfigError
+from padless.run_files import CONFIG, METRICS
 from padless.saying import say_on
 from padless.units import approximate_bytes, approximate_tokens
 
 _RUNS = Path("runs")
 _VERIFY = ("size", "hash")
 _SHOWN_RUNS = 8
+_EVAL_LOSS = b'"eval_loss"'  # in the metrics, of a validation
 
 
 def checkpoints_command(arguments: list[str], as_json: bool) -> None:
@@ -41,17 +44,28 @@ def checkpoints_command(arguments: list[str], as_json: bool) -> None:
     run_folder = _find_run(name)
     rows = _list(run_folder, read_files=verify == "hash")
     if as_json:
+        measured = clocks_measured(run_folder)
         outlook = outlook_of(run_folder, rows)
         found = {
             "ok": True,
             "run": str(run_folder),
-            "checkpoints": [_plain(row) for row in rows],
+            "checkpoints": [_plain(row, measured) for row in rows],
             "resume": None if outlook.taken is None else str(outlook.taken),
             "refusal": None if outlook.refusal is None else outlook.refusal.cause,
         }
         sys.stdout.write(json.dumps(found) + "\n")
         return
     print_checkpoints(run_folder, rows, Console())
+
+
+def clocks_measured(run_folder: Path) -> frozenset[int] | None:
+    """Return the clocks at which a run made a validation, None where its ``metrics.jsonl`` is not there to say so."""
+    try:
+        with (run_folder / METRICS).open("rb") as file:
+            lines = [parse_object(line) or {} for line in file if _EVAL_LOSS in line]  # one in a hundred or fewer
+    except OSError:
+        return None
+    return frozenset(line["tokens"] for line in lines if type(line.get("tokens")) is int)
 
 
 def outlook_of(run_folder: Path, rows: Sequence[CheckpointRow]) -> Outlook:
@@ -61,14 +75,18 @@ def outlook_of(run_folder: Path, rows: Sequence[CheckpointRow]) -> Outlook:
 
 
 def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: Console) -> None:
-    """Print a line a checkpoint by clock, what is wrong with any, and which one a resume would take."""
+    """Print a line a checkpoint by clock, what is wrong with any, and which one a resume would take.
+
+    A validation loss stands only where it was measured, as far as the run's metrics are there to tell.
+    """
+    measured = clocks_measured(run_folder)
     if rows:
         table = Table(title=escape(f"{run_folder}: checkpoints"), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for heading in ("phase", "tokens", "step", "LR", "eval loss", "size", "state", "kept because"):
             is_number = heading not in ("phase", "state", "kept because")
             table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
         for row in rows:
-            table.add_row(*map(escape, _cells(row)))
+            table.add_row(*map(escape, _cells(row, measured)))
         console.print(table, highlight=False)
     for row in rows:
         word, separator, reason = row.state.partition(": ")
@@ -78,13 +96,19 @@ def print_checkpoints(run_folder: Path, rows: Sequence[CheckpointRow], console: 
         say_on(console)(line)
 
 
-def _cells(row: CheckpointRow) -> tuple[str, ...]:
+def _is_own(row: CheckpointRow, measured: Collection[int] | None) -> bool:
+    """Return whether the loss in a row is of its own weights, not of an earlier validation's."""
+    return measured is None or row.clock_tokens in measured
+
+
+def _cells(row: CheckpointRow, measured: Collection[int] | None) -> tuple[str, ...]:
+    loss = row.eval_loss if _is_own(row, measured) else None
     return (
         row.phase,
         approximate_tokens(row.clock_tokens),
         "" if row.step is None else f"{row.step:,}",
         "" if row.lr is None else f"{row.lr:.3g}",
-        "" if row.eval_loss is None else f"{row.eval_loss:.4f}",
+        "" if loss is None else f"{loss:.4f}",
         approximate_bytes(row.size_bytes),
         row.state.partition(":")[0],
         row.kept or "",
@@ -121,9 +145,10 @@ def _list(run_folder: Path, read_files: bool) -> list[CheckpointRow]:
         return list_checkpoints(run_folder, read_files=True, on_bytes=add)
 
 
-def _plain(row: CheckpointRow) -> dict[str, object]:
+def _plain(row: CheckpointRow, measured: Collection[int] | None) -> dict[str, object]:
     """Return a row as JSON has it: no infinite numbers, the path as text."""
-    values = {**dataclasses.asdict(row), "path": str(row.path)}
+    loss = row.eval_loss if _is_own(row, measured) else None
+    values = {**dataclasses.asdict(row), "eval_loss": loss, "path": str(row.path)}
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
     }
@@ -162,7 +187,7 @@ def _find_run(name: str) -> Path:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() or (folder / FOLDER).is_dir()
+    return (folder / CONFIG).is_file() or (folder / FOLDER).is_dir()
 
 
 def _runs_in(parent: Path) -> list[Path]:

@@ -10,11 +10,11 @@ from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
 from padless.data.json_file import parse_object
 from padless.errors import CheckpointError, ConfigError
+from padless.run_files import CONFIG, LINEAGE, METRICS
 
 RUNS = Path("runs")
-_CONFIG = "config.yaml"
 _MAX_LINE_BYTES = 1 << 20
-_MAX_FILE_BYTES = {"lineage.jsonl": 64 << 20, "metrics.jsonl": 4 << 30}
+_MAX_FILE_BYTES = {LINEAGE: 64 << 20, METRICS: 4 << 30}
 _MAX_COUNT = 1 << 63
 _EVENT = b'{"event":'  # how a line of the lineage begins
 _REMEDY = "give run folders that padless wrote, or names of runs under runs/"
@@ -71,15 +71,15 @@ def read_run(name: str) -> Run:
     folders = [path for path in (Path(name), RUNS / name) if path.is_dir()]
     if not folders:
         raise ConfigError(f"there is no run folder {name}, nor {RUNS / name}", _REMEDY)
-    folder = next((path for path in folders if (path / _CONFIG).exists()), None)
+    folder = next((path for path in folders if (path / CONFIG).exists()), None)
     if folder is None:
-        raise ConfigError(f"{folders[0]} is not a run folder: it has no {_CONFIG}", _REMEDY)
-    config = _read_config(folder / _CONFIG)
-    lineage = list(_json_lines(folder / "lineage.jsonl"))
+        raise ConfigError(f"{folders[0]} is not a run folder: it has no {CONFIG}", _REMEDY)
+    config = _read_config(folder / CONFIG)
+    lineage = list(_json_lines(folder / LINEAGE))
     steps: dict[int, Step] = {}
     validation: dict[int, float] = {}
     unread = sum(line is None for line in lineage)
-    for line in _json_lines(folder / "metrics.jsonl"):
+    for line in _json_lines(folder / METRICS):
         step, evaluation = _step_of(line or {}), _validation_of(line or {})
         if step is not None:
             steps[step.tokens] = step

@@ -18,6 +18,7 @@ from padless.domain.settings import DOMAIN, GENERAL, Continuation
 from padless.domain.sizing import DomainSize, Sizing, size_run
 from padless.domain.source_facts import SourceFacts
 from padless.errors import CheckpointError, ConfigError
+from padless.run_files import CONFIG
 
 TRAIN = Path(__file__).parents[3] / "train.py"
 _WORDS = ("true", "false", "null", "nan", "inf", "infinity", "yes", "no", "on", "off")  # that YAML or Hydra turn
@@ -101,10 +102,10 @@ def refuse_other_run(wanted: Continuation, recipe: Config) -> None:
         CheckpointError: there is one, with checkpoints.
     """
     folder = Path(wanted.runs) / wanted.name
-    if not (folder / "config.yaml").is_file() or not whole_checkpoints(folder):
+    if not (folder / CONFIG).is_file() or not whole_checkpoints(folder):
         return
     try:
-        old = read_stored_yaml(folder / "config.yaml")
+        old = read_stored_yaml(folder / CONFIG)
     except ConfigError:
         return  # the run itself says what is wrong with it
     if old.start.source is None or old.phase_order != recipe.phase_order:

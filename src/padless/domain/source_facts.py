@@ -13,6 +13,7 @@ from padless.export.composer_source import is_composer_checkpoint, outline_of_ch
 from padless.export.hf_config import model_config_from_hf
 from padless.export.hub import fetch_tokenizer
 from padless.export.source import ResolvedSource, load_source
+from padless.run_files import TOKENIZER
 from padless.train.handover import SHAPE
 
 _DROPOUTS = ("attention_out_dropout", "mlp_dropout", "embedding_dropout")
@@ -64,7 +65,7 @@ def read_source(source: ResolvedSource, tokenizer: Path | None) -> SourceFacts:
         return SourceFacts(loaded.model_config, loaded.rope, longest, _tokenizer(source, tokenizer or own), None, False)
     saved, config = open_checkpoint(path)
     name = saved.meta["phase"]
-    beside = path.resolve().parent.parent.parent / "tokenizer"
+    beside = path.resolve().parent.parent.parent / TOKENIZER
     own = beside if (beside / "tokenizer.json").is_file() else Path(saved.meta["tokenizer_folder"])
     return SourceFacts(
         config.model,

@@ -14,6 +14,7 @@ from padless.export.composer_source import is_composer_checkpoint, outline_of_ch
 from padless.export.parity import ParityResult
 from padless.export.run_facts import RunFacts, facts_of_run
 from padless.export.writer import export_hf
+from padless.run_files import TOKENIZER
 
 
 def export_from(
@@ -118,7 +119,7 @@ def _run_folder(checkpoint: Path) -> Path:
 
 def _tokenizer_folder(checkpoint: Path, meta: Mapping[str, object]) -> Path:
     """Return the tokenizer copy in the checkpoint's run folder, which may have moved, or where it was at saving."""
-    beside = _run_folder(checkpoint) / "tokenizer"
+    beside = _run_folder(checkpoint) / TOKENIZER
     folder = beside if beside.is_dir() else Path(str(meta["tokenizer_folder"]))
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from padless.data.json_file import read_lines
+from padless.run_files import LINEAGE, METRICS
 from padless.units import approximate_tokens
 
-LINEAGE, METRICS = "lineage.jsonl", "metrics.jsonl"
 _STARTS = ("start", "branch", "resume")
 _BY_STREAM = "eval_loss_"
 

@@ -11,6 +11,7 @@ from padless.checkpoint.named import checkpoint_by_name
 from padless.config.schema import Config, PhaseConfig
 from padless.data.durable import sha256_of_file
 from padless.errors import CheckpointError, ConfigError, ModelError
+from padless.run_files import METRICS, TOKENIZER
 from padless.train.callbacks.metrics import read_metrics
 
 RUNS = Path("runs")
@@ -111,7 +112,7 @@ def recorded_losses(candidates: Sequence[Path]) -> dict[Path, float]:
         CheckpointError: one was not validated where it was saved.
     """
     run_folder = candidates[-1].parents[2]
-    lines = read_metrics(run_folder / "metrics.jsonl")
+    lines = read_metrics(run_folder / METRICS)
     measured = {line["tokens"]: line["eval_loss"] for line in lines if "eval_loss" in line}  # the latest of a clock
     losses: dict[Path, float] = {}
     for path in candidates[:-1]:
@@ -156,8 +157,8 @@ def read_source(path: Path) -> tuple[Source, Checkpoint]:
 def _tokenizer_folder(path: Path, recorded: str) -> Path:
     """Return the tokenizer's folder in the checkpoint's own run, which may have moved, or where it was at saving."""
     run_folder = next(iter(path.resolve().parents[2:3]), None)
-    if run_folder is not None and (run_folder / "tokenizer" / "tokenizer.json").is_file():
-        return run_folder / "tokenizer"
+    if run_folder is not None and (run_folder / TOKENIZER / "tokenizer.json").is_file():
+        return run_folder / TOKENIZER
     return Path(recorded)
 
 

@@ -18,6 +18,7 @@ from padless.data.durable import write_durably
 from padless.data.preflight import TOKENIZER_FILES
 from padless.errors import CheckpointError, ConfigError
 from padless.merge.sources import Source
+from padless.run_files import CONFIG, TOKENIZER
 from padless.train.lineage import environment, note
 
 KEPT = "a merge"
@@ -88,9 +89,9 @@ def write_merge(out: Path, weights: dict[str, Tensor], parents: Sequence[Parent]
     tokenizer_folder = Path(first.tokenizer_folder)
     try:
         if not _is_file(out):
-            _copy_tokenizer(tokenizer_folder, out / "tokenizer")
-            write_durably(out / "config.yaml", to_yaml(config).encode())
-            tokenizer_folder = (out / "tokenizer").resolve()
+            _copy_tokenizer(tokenizer_folder, out / TOKENIZER)
+            write_durably(out / CONFIG, to_yaml(config).encode())
+            tokenizer_folder = (out / TOKENIZER).resolve()
     except OSError as error:
         raise _cannot_write(out, error) from error
     meta = {

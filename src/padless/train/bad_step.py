@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from padless.data.durable import write_durably
 from padless.data.loader import StepLoader
 from padless.model.masked_lm import MaskedLM
+from padless.run_files import TOKENIZER
 from padless.train.callbacks.record import StepRecord, clock_tokens, step_number
 from padless.train.hardware import Compute
 from padless.train.world import World
@@ -121,7 +122,7 @@ class BadStepReporter:
         self.say(f"  report: {self._run_folder / name}")
 
     def _documents(self) -> list[dict[str, Any]]:
-        path = self._run_folder / "tokenizer" / "tokenizer.json"
+        path = self._run_folder / TOKENIZER / "tokenizer.json"
         tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
         documents = []
         blocks = [block for microbatch in self._loader.last_step.own_blocks for block in microbatch]

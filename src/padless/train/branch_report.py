@@ -14,6 +14,7 @@ from rich.table import Table
 
 from padless.config.branches import FOLDER
 from padless.config.schema import Config
+from padless.run_files import METRICS
 from padless.schedule.phases import plan_phases
 from padless.train.callbacks.metrics import read_metrics
 from padless.train.marks import mark_best
@@ -22,7 +23,6 @@ from padless.units import approximate_tokens
 _COLOURS = ("#c0392b", "#2d7a46", "#7a3b8f", "#d68a1e", "#1f8a8a", "#8c564b")
 _TRUNK_COLOUR = "#1f4e8c"
 _SMOOTHED_STEPS = 25
-_METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def branch_results(config: Config, trunk_folder: Path) -> list[BranchResult]:
         trunk_folder: its run folder.
     """
     folders = {"(before)": trunk_folder, **{name: trunk_folder / FOLDER / name for name in config.branches}}
-    return [_result(name, read_metrics(folder / _METRICS)) for name, folder in folders.items()]
+    return [_result(name, read_metrics(folder / METRICS)) for name, folder in folders.items()]
 
 
 def _result(name: str, lines: Sequence[Mapping[str, Any]]) -> BranchResult:
@@ -80,8 +80,8 @@ def plot_branches(config: Config, trunk_folder: Path, out: Path) -> None:
         out: the PNG.
     """
     last = plan_phases(config)[-1]
-    trunk = [line for line in read_metrics(trunk_folder / _METRICS) if line["tokens"] >= last.start_tokens]
-    runs = {name: read_metrics(trunk_folder / FOLDER / name / _METRICS) for name in config.branches}
+    trunk = [line for line in read_metrics(trunk_folder / METRICS) if line["tokens"] >= last.start_tokens]
+    runs = {name: read_metrics(trunk_folder / FOLDER / name / METRICS) for name in config.branches}
     if not any("loss" in line for lines in runs.values() for line in lines):
         return
     figure = Figure(figsize=(9, 6.5), layout="constrained")

@@ -19,6 +19,7 @@ from padless.config.schema import Config
 from padless.config.stored import read_stored_yaml
 from padless.data.preflight import PreparedData
 from padless.errors import CheckpointError, PadlessError
+from padless.run_files import BRANCHES_PICTURE, CONFIG
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.train.branch_report import branch_results, plot_branches, print_branches
 from padless.train.folder import RunFolder
@@ -144,7 +145,7 @@ def _has_finished(branch: Branch) -> bool:
         status = read_status(branch.path)
         if status is None or status.state != "finished":
             return False
-        before = read_stored_yaml(branch.path / "config.yaml")
+        before = read_stored_yaml(branch.path / CONFIG)
         return config_hash(before) == config_hash(branch.config)
     except PadlessError:
         return False  # training it again says what is wrong with its folder
@@ -157,4 +158,4 @@ def compare_branches(config: Config, ready: Ready) -> None:
     trunk_folder = Path(config.run.folder) / config.run.name
     results = branch_results(config, trunk_folder)
     print_branches(results, ready.console)
-    plot_branches(config, trunk_folder, trunk_folder / "branches.png")
+    plot_branches(config, trunk_folder, trunk_folder / BRANCHES_PICTURE)

@@ -9,6 +9,7 @@ from padless.data.preflight import PreparedData
 from padless.errors import PadlessError
 from padless.export.command import export_from
 from padless.export.fill_mask import fill_masks
+from padless.run_files import FORGETTING_PICTURE, LOSS_PICTURE, METRICS, TOKENIZER
 from padless.train.callbacks.metrics import read_metrics
 from padless.train.forgetting import before_and_after, continues, plot_forgetting, table_of
 from padless.train.handover import StartState
@@ -46,17 +47,17 @@ def finish_run(context: RunContext, end: StartState) -> None:
 
 def _finish(context: RunContext, end: StartState) -> None:
     unigram = _unigram(context)
-    picture = context.folder / "loss.png"
+    picture = context.folder / LOSS_PICTURE
     is_continued = continues(context.config.start)
     plot_run(
-        context.folder / "metrics.jsonl",
+        context.folder / METRICS,
         context.plans,
         context.config.data.block_tokens,
         unigram,
         picture,
         draws_streams=is_continued,
     )
-    lines = read_metrics(context.folder / "metrics.jsonl")
+    lines = read_metrics(context.folder / METRICS)
     evals = [line["eval_loss"] for line in lines if "eval_loss" in line]
     if is_continued:
         _show_forgetting(context, lines, end.clock_tokens)
@@ -79,7 +80,7 @@ def _show_forgetting(context: RunContext, lines: list[dict[str, Any]], end_token
     if not rows:
         return
     context.console.print(table_of(rows, end_tokens))
-    picture = context.folder / "forgetting.png"
+    picture = context.folder / FORGETTING_PICTURE
     plot_forgetting({context.config.run.name: lines}, picture)
     context.say(f"validation by stream against tokens: {picture}")
 
@@ -98,7 +99,7 @@ def _export(context: RunContext, end: StartState, eval_loss: float | None) -> No
         state_dict=end.model or {},
         config=context.config,
         phase_name=context.plans[-1].name,
-        tokenizer_folder=context.folder / "tokenizer",
+        tokenizer_folder=context.folder / TOKENIZER,
         out=out,
         clock_tokens=end.clock_tokens,
         train_seconds=end.train_seconds,

@@ -12,13 +12,12 @@ from padless.config.stored import read_stored_yaml
 from padless.data.durable import write_durably
 from padless.data.preflight import TOKENIZER_FILES, PreparedData
 from padless.errors import CheckpointError, ConfigError
+from padless.run_files import CONFIG, METRICS, SKIPPED, TOKENIZER
 from padless.schedule.skipped import SkippedRange, merged
 from padless.train.callbacks.metrics import MetricsFile
 from padless.train.changes import all_changes
 from padless.train.handover import StartState
 from padless.train.lineage import environment, last_saved_clock, last_world_size, note
-
-_SKIPPED = "skipped.json"
 
 
 class RunFolder:
@@ -38,12 +37,12 @@ class RunFolder:
                 f"{path}: the run folder cannot be written ({error.strerror})",
                 "make it writable, or choose another run.folder",
             ) from error
-        self.metrics = MetricsFile(path / "metrics.jsonl", is_leader)
+        self.metrics = MetricsFile(path / METRICS, is_leader)
 
     @property
     def tokenizer(self) -> Path:
         """The run's own copy of its tokenizer, which exports take."""
-        return (self.path / "tokenizer").resolve()
+        return (self.path / TOKENIZER).resolve()
 
     def begin(
         self,
@@ -72,7 +71,7 @@ class RunFolder:
         for name in TOKENIZER_FILES:
             if (data.tokenizer_folder / name).exists():
                 write_durably(self.tokenizer / name, (data.tokenizer_folder / name).read_bytes())
-        write_durably(self.path / "config.yaml", to_yaml(config).encode())
+        write_durably(self.path / CONFIG, to_yaml(config).encode())
         facts: dict[str, Any] = {
             "world_size": len(hosts),
             "hosts": sorted(set(hosts)),
@@ -85,13 +84,13 @@ class RunFolder:
 
     def _note_changes(self, config: Config, start: StartState, world_size: int) -> None:
         """Note another number of ranks and other settings than at the start before."""
-        if not (self.path / "config.yaml").exists():
+        if not (self.path / CONFIG).exists():
             return
         ranks = last_world_size(self.path)
         if ranks not in (None, world_size):
             self.note("ranks", start.clock_tokens, f"{ranks} -> {world_size}")
         try:
-            changes = all_changes(read_stored_yaml(self.path / "config.yaml"), config)
+            changes = all_changes(read_stored_yaml(self.path / CONFIG), config)
         except ConfigError as error:
             changes = [f"the config before cannot be read: {error.cause}"]
         if changes:
@@ -121,7 +120,7 @@ class RunFolder:
         Raises:
             CheckpointError: the file is damaged; going on without it would train on them.
         """
-        path = self.path / _SKIPPED
+        path = self.path / SKIPPED
         if not path.exists():
             return ()
         try:
@@ -139,4 +138,4 @@ class RunFolder:
         """Keep the blocks left out, before the run goes back for them."""
         if self._is_leader:
             rows = [[each.phase, each.first_block, each.num_blocks] for each in merged(ranges)]
-            write_durably(self.path / _SKIPPED, json.dumps(rows).encode())
+            write_durably(self.path / SKIPPED, json.dumps(rows).encode())

@@ -19,10 +19,9 @@ from padless.export.importer import LoadedSource
 from padless.model.growth import Growth, plan_growth
 from padless.model.masked_lm import MaskedLM
 from padless.model.twins import twin_distances
+from padless.run_files import GROWTH
 from padless.schedule.phases import PhasePlan, plan_phases
 from padless.train.handover import check_theta, check_tokenizer, load_source
-
-_FILE = "growth.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def write_growth(folder: Path, growth: Growth, facts: dict[str, Any]) -> None:
         "layer_map": list(growth.layer_map),
         **facts,
     }
-    write_durably(folder / _FILE, (json.dumps(plain, indent=1) + "\n").encode())
+    write_durably(folder / GROWTH, (json.dumps(plain, indent=1) + "\n").encode())
 
 
 def read_growth(folder: Path, target: ModelConfig) -> Growth | None:
@@ -98,7 +97,7 @@ def read_growth(folder: Path, target: ModelConfig) -> Growth | None:
     Raises:
         CheckpointError: the file that says so is damaged.
     """
-    path = folder / _FILE
+    path = folder / GROWTH
     if not path.is_file():
         return None
     try:

@@ -17,10 +17,10 @@ import torch
 from padless.data.durable import append_line
 from padless.data.json_file import read_lines
 from padless.errors import CheckpointError
+from padless.run_files import LINEAGE
 from padless.train.status import read_status
 
 _PACKAGES = ("padless", "torch", "mosaicml", "mosaicml-streaming", "transformers", "torch-optimi")
-LINEAGE = "lineage.jsonl"
 _FROM_CHECKPOINTS = ("resume", "rewind", "phase_end", "stopped")
 
 

@@ -29,8 +29,8 @@ from typing import Any
 
 from padless.errors import CheckpointError
 from padless.processes import boot_id, started_ticks
+from padless.run_files import LOCK
 
-LOCK_NAME = "run.lock"
 _WIDTH = 1024  # bytes of the content: always the same, so that one write replaces it
 _HELD = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -71,7 +71,7 @@ class RunLock:
         still_s: float = 45.0,
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
-        self._path = folder / LOCK_NAME
+        self._path = folder / LOCK
         self._beat_s, self._still_s = beat_s, still_s
         self._on_lost = on_lost or _end
         self._file: int | None = None

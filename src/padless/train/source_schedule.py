@@ -21,6 +21,7 @@ from padless.config.stored import read_stored_yaml
 from padless.errors import CheckpointError, ConfigError
 from padless.export.known_models import KNOWN, HubSource, hub_source
 from padless.export.source import ResolvedSource
+from padless.run_files import CONFIG
 from padless.schedule.decay import ANNEALED_BELOW, lr_share_at
 
 _MAX_BYTES = 1 << 20
@@ -123,7 +124,7 @@ def _of_checkpoint(path: Path) -> SourceSchedule:
 
 def _config_of(run_folder: Path) -> Config | None:
     try:
-        return read_stored_yaml(run_folder / "config.yaml") if (run_folder / "config.yaml").is_file() else None
+        return read_stored_yaml(run_folder / CONFIG) if (run_folder / CONFIG).is_file() else None
     except ConfigError:
         return None
 

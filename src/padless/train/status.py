@@ -17,8 +17,8 @@ from typing import Literal, get_args
 
 from padless.data.durable import write_durably
 from padless.errors import CheckpointError
+from padless.run_files import STATUS
 
-STATUS_NAME = "status.json"
 RunState = Literal["running", "stopped", "finished", "failed"]
 
 _writing = threading.Lock()  # the presence thread may write while the main thread does
@@ -67,7 +67,7 @@ def write_status(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     status = Status(state, exit_code, clock_tokens, step, phase, saved, message, socket.gethostname(), os.getpid(), now)
     with _writing:
-        write_durably(folder / STATUS_NAME, (json.dumps(asdict(status), indent=1) + "\n").encode())
+        write_durably(folder / STATUS, (json.dumps(asdict(status), indent=1) + "\n").encode())
 
 
 def read_status(folder: Path) -> Status | None:
@@ -76,7 +76,7 @@ def read_status(folder: Path) -> Status | None:
     Raises:
         CheckpointError: the file is not one that padless wrote.
     """
-    path = folder / STATUS_NAME
+    path = folder / STATUS
     try:
         tree = json.loads(path.read_bytes())
         status = Status(**tree)
