@@ -1,6 +1,7 @@
 """A small encoder with a real tokenizer of general text, and medical documents that it cuts into pieces."""
 
 import csv
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -63,6 +64,7 @@ def weights():
 def source(tmp_path_factory, tokenizer_folder, weights):
     """A Hugging Face folder as padless exports it."""
     out = tmp_path_factory.mktemp("source") / "hf"
-    card = ModelCard("small", MODEL, "context", (), (), 5_000, 256, "none", None, None, 0.15, "random", lr_share=1.0)
+    card = ModelCard("small", MODEL, "context", (), (), 5_000, 256, "none", None, None, 0.15, "random")
+    card = replace(card, lr_share=1.0, lr_peak=7e-4)
     export_hf(weights, MODEL, ROPE, tokenizer_folder, out, card, 1e-3)
     return out

@@ -54,10 +54,24 @@ def test_an_annealed_source_is_said_before_the_documents_are_prepared(tmp_path, 
 
 
 def test_without_general_text_nothing_is_replayed_and_the_bundled_text_is_validated_on(tmp_path, notes, source):
-    config, _ = prepared(tmp_path, notes, source)
+    config, said = prepared(tmp_path, notes, source)
     assert config.phases["adapt"].streams == {"domain": 1.0}
     assert config.eval.streams == ("domain", "general")
     assert config.data.prepare_bundled
+    assert said.startswith("note: no replay: without general=<general text> every batch is of your documents alone")
+
+
+def test_the_rate_is_the_peak_that_an_export_records_and_the_recipes_where_none_is(tmp_path, notes, source):
+    config, said = prepared(tmp_path, notes, source)
+    assert {phase.lr.peak for phase in config.phases.values()} == {7e-4}
+    assert "peak learning rate: 0.0007 in adapt, 0.0007 in anneal; the source was trained with 0.0007\n" in said
+    older = Path(shutil.copytree(source, tmp_path / "older"))  # the source is every test's
+    known = json.loads((older / "padless.json").read_text())
+    for peak in ({}, {"lr_peak": None}, {"lr_peak": "high"}, {"lr_peak": -1.0}, {"lr_peak": True}):
+        (older / "padless.json").write_text(json.dumps({k: v for k, v in known.items() if k != "lr_peak"} | peak))
+        config, said = prepared(tmp_path, notes, older)
+        assert {phase.lr.peak for phase in config.phases.values()} == {3e-4}
+        assert "the source does not say its own: phases.adapt.lr.peak=... phases.anneal.lr.peak=... set another" in said
 
 
 def test_general_text_is_replayed_with_its_share_and_validated_on(tmp_path, notes, source):
@@ -65,9 +79,10 @@ def test_general_text_is_replayed_with_its_share_and_validated_on(tmp_path, note
     general.write_text(
         "".join(json.dumps({"text": f"Chapter {n}. " + "It was a dull evening. " * 40}) + "\n" for n in range(60))
     )
-    config, _ = prepared(tmp_path, notes, source, general=str(general), replay=0.25)
+    config, said = prepared(tmp_path, notes, source, general=str(general), replay=0.25)
     assert config.phases["adapt"].streams == {"domain": 0.75, "general": 0.25}
     assert not config.data.prepare_bundled
+    assert "no replay" not in said
     again, _ = prepared(tmp_path, notes, source, general=str(general), replay=0.0)
     assert again.phases["adapt"].streams == {"domain": 1.0}
     assert again.eval.streams == ("domain", "general")

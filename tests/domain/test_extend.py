@@ -140,7 +140,7 @@ def test_the_folder_loads_in_transformers_and_keeps_what_is_known_of_the_source(
     assert tokenizer("a haemorrhage")["input_ids"][2] >= MODEL.vocab_size
     assert model.config.vocab_size == extension.vocab_size
     facts = json.loads((out / "padless.json").read_text())
-    assert (facts["clock_tokens"], facts["lr_share"]) == (5_000, 1.0)
+    assert (facts["clock_tokens"], facts["lr_share"], facts["lr_peak"]) == (5_000, 1.0, 7e-4)
 
 
 @pytest.mark.parametrize(

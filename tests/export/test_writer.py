@@ -13,7 +13,7 @@ from padless.errors import CheckpointError, ModelError
 from padless.export import writer
 from padless.export.command import export_checkpoint, export_from
 from padless.export.fill_mask import fill_masks
-from padless.export.importer import load_hf_folder
+from padless.export.importer import load_hf_folder, recorded_lr_peak
 from padless.export.parity import ParityResult, compare_with_transformers
 from padless.export.writer import refuse_taken, require_parity
 
@@ -140,6 +140,11 @@ def test_an_export_records_the_tokenizer_by_the_hash_that_prepared_data_has(expo
     assert load_hf_folder(exported[0]).tokenizer_sha256 == facts["tokenizer_sha256"]
     (exported[0] / "tokenizer.json").unlink()
     assert load_hf_folder(exported[0]).tokenizer_sha256 == facts["tokenizer_sha256"]
+
+
+def test_an_export_records_the_peak_learning_rate_of_its_phase(exported, config):
+    facts = json.loads((exported[0] / "padless.json").read_text())
+    assert facts["lr_peak"] == config.phases["context"].lr.peak == recorded_lr_peak(exported[0])
 
 
 @pytest.mark.parametrize("name", ["file/below", "a" * 300, "b" * 250])

@@ -25,7 +25,15 @@ from padless.config.check import check
 from padless.config.compose import compose
 from padless.data.arguments import run_script
 from padless.domain.preparation import plan_streams, prepare_domain, prepare_stream
-from padless.domain.run_settings import command_of, refuse_missing_gpus, refuse_other_run, rehearse, run_settings, size
+from padless.domain.run_settings import (
+    command_of,
+    rate_line,
+    refuse_missing_gpus,
+    refuse_other_run,
+    rehearse,
+    run_settings,
+    size,
+)
 from padless.domain.settings import DOMAIN, GENERAL, KEEPS, Continuation, DocumentSettings, is_of_train, judge
 from padless.domain.sizing import DomainSize, Sizing
 from padless.domain.source_facts import SourceFacts, check_source, read_source
@@ -33,6 +41,11 @@ from padless.errors import ConfigError
 from padless.export.source import resolve_source
 from padless.train.source_schedule import schedule_line, schedule_of
 
+_NO_REPLAY = (
+    "note: no replay: without general=<general text> every batch is of your documents alone, and what the source knows "
+    "of other text fades (in docs/domain.md's runs the loss on general text rose from 4.77 to 5.80 without replay, and "
+    "did not rise with 10 %); general= mixes it in, replay=0.1 of every batch"
+)
 _FEW_STEPS = 100  # ours: a model hardly moves in fewer
 
 
@@ -65,6 +78,8 @@ def continue_on(wanted: Continuation, console: Console | None = None) -> list[st
     refuse_other_run(wanted, recipe)
     facts = _open_source(wanted, console)
     longest = _longest(wanted, facts)
+    if wanted.general is None:
+        _say(console, _NO_REPLAY)
     rehearse(wanted, recipe, facts)
     cap, domain = _prepare(wanted, facts, longest, console)
     sizing = size(wanted, recipe, domain)
@@ -72,7 +87,9 @@ def continue_on(wanted: Continuation, console: Console | None = None) -> list[st
     if sizing.steps < _FEW_STEPS:
         _say(console, _few_steps_line(wanted, sizing, cap))
     settings = run_settings(wanted, recipe, facts, cap, sizing)
-    for line in check(compose(settings), wanted.ranks):
+    config = compose(settings)
+    _say(console, rate_line(config, facts))
+    for line in check(config, wanted.ranks):
         _say(console, f"note: {line}")
     command = command_of(wanted, settings)
     _say(console, f"\n{shlex.join(command)}\n")

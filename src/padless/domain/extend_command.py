@@ -27,7 +27,7 @@ from padless.data.text_column import find_text_key
 from padless.data.tokenise import load_tokenizer, tokenizer_facts
 from padless.domain.new_rows import extended_shape, shift_for, with_new_rows
 from padless.domain.plain_texts import log_sums, masked_batches, mean_loss, pieces_without
-from padless.domain.source_facts import read_source
+from padless.domain.source_facts import SourceFacts, read_source
 from padless.domain.terms import Term, best_terms, count_words, listed_terms
 from padless.domain.tokenizer_settings import keep_settings, read_settings
 from padless.domain.vocabulary import check_extensible, extend_vocabulary
@@ -127,7 +127,7 @@ def extend_tokenizer(
     loss_after = mean_loss(_Weights(shape, loaded.rope, weights).model(), batches)
     folder = Path(output)
     schedule = schedule_of(resolved)
-    card = _card(folder.name, shape, facts.max_seq_len, loaded.tokens_seen, loss_after, source, schedule.lr_share)
+    card = _card(folder.name, shape, facts, loaded.tokens_seen, loss_after, source, schedule.lr_share)
     with new_folder(folder) as partial:
         _write(weights, shape, loaded.rope, extended, partial, card)
         keep_settings(settings, facts.tokenizer, extended, partial)
@@ -204,7 +204,7 @@ def _count(source: str, text_key: str, tokenizer: Tokenizer) -> int:
 def _card(
     name: str,
     shape: ModelConfig,
-    max_position_tokens: int,
+    facts: SourceFacts,
     tokens_seen: int | None,
     loss: float,
     source: str,
@@ -217,13 +217,14 @@ def _card(
         phase_rows=(),
         streams=(),
         clock_tokens=tokens_seen or 0,
-        max_position_tokens=max_position_tokens,
+        max_position_tokens=facts.max_seq_len,
         hardware="none: nothing was trained",
         train_hours=None,
         eval_loss=loss,
         eval_mask_rate=0.15,
         start=f"{source}, with new terms at the mean of their pieces",
         lr_share=lr_share,
+        lr_peak=facts.lr_peak,
     )
 
 

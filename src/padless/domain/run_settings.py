@@ -58,6 +58,15 @@ def run_settings(wanted: Continuation, recipe: Config, facts: SourceFacts, cap: 
     ]
 
 
+def rate_line(config: Config, facts: SourceFacts) -> str:
+    """Return the line that says each phase's peak learning rate beside the source's own."""
+    rates = ", ".join(f"{config.phases[name].lr.peak:g} in {name}" for name in config.phase_order)
+    if facts.lr_peak is not None:
+        return f"peak learning rate: {rates}; the source was trained with {facts.lr_peak:g}"
+    words = " ".join(f"phases.{name}.lr.peak=..." for name in config.phase_order)
+    return f"peak learning rate: {rates}; the source does not say its own: {words} set another"
+
+
 def rehearse(wanted: Continuation, recipe: Config, facts: SourceFacts) -> None:
     """Refuse a setting that no size of the documents would make right.
 

@@ -12,6 +12,7 @@ from padless.export.card import max_position_tokens
 from padless.export.composer_source import is_composer_checkpoint, outline_of_checkpoint
 from padless.export.hf_config import model_config_from_hf
 from padless.export.hub import fetch_tokenizer
+from padless.export.importer import recorded_lr_peak
 from padless.export.source import ResolvedSource, load_source
 from padless.run_files import TOKENIZER
 from padless.train.handover import SHAPE
@@ -55,7 +56,8 @@ def read_source(source: ResolvedSource, tokenizer: Path | None) -> SourceFacts:
         positions = json.loads((path / "config.json").read_bytes()).get("max_position_embeddings")
         longest = positions if type(positions) is int and positions > 0 else _PUBLISHED_MAX_TOKENS
         own = path if (path / "tokenizer.json").is_file() else None
-        return SourceFacts(hf.model, hf.rope, longest, _tokenizer(source, tokenizer or own), None, False)
+        lr_peak = recorded_lr_peak(path)
+        return SourceFacts(hf.model, hf.rope, longest, _tokenizer(source, tokenizer or own), lr_peak, False)
     if is_composer_checkpoint(outline_of_checkpoint(path)):
         loaded, _ = load_source(source)
         hub = source.hub

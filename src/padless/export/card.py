@@ -38,6 +38,7 @@ class ModelCard:
     start: str  # where the first weights came from
     merged_from: tuple[str, ...] = ()  # checkpoints that the weights are a mean of, with their shares
     lr_share: float | None = None  # learning rate at the end over its phase's peak; None if not known
+    lr_peak: float | None = None  # of that phase; None if not known
     eval_streams: tuple[str, ...] = ()  # columns of the evaluation table after the loss
     eval_rows: tuple[tuple[str, ...], ...] = ()  # phase, tokens, loss, loss of each stream
     base_model: str | None = None  # owner/name on the hub that the first weights came from
@@ -82,6 +83,7 @@ def card_from_run(
         start=start,
         merged_from=tuple(merged_from),
         lr_share=lr_share_at(config, phase_name, clock_tokens),
+        lr_peak=config.phases[phase_name].lr.peak,
         eval_streams=facts.eval_streams,
         eval_rows=facts.eval_rows,
         base_model=_base_model(config.start.source or config.init.source),

@@ -223,6 +223,12 @@ def recorded_hash(path: Path) -> str | None:
     return recorded if isinstance(recorded, str) and _SHA256.fullmatch(recorded) else None
 
 
+def recorded_lr_peak(path: Path) -> float | None:
+    """Return the peak learning rate of the phase that a folder's weights come from, None where none is recorded."""
+    peak = recorded_facts(path).get("lr_peak")
+    return float(peak) if type(peak) in (int, float) and 0 < peak < 1 else None
+
+
 def _tokenizer_hash(path: Path) -> str | None:
     """Return the hash of the tokenizer that weights were trained with: the recorded one, else that of the file."""
     file = path / "tokenizer.json"

@@ -65,14 +65,23 @@ def export_hf(
     refuse_more_ids(facts.vocab_size, model)
     with new_folder(out) as partial:
         write_weights(partial, weights, model, rope, card.max_position_tokens, facts.special_ids)
-        origin = {"clock_tokens": card.clock_tokens, "phase": card.phase_name, "lr_share": card.lr_share}
-        write_json(partial / "padless.json", {**origin, TOKENIZER_HASH: facts.sha256})
+        write_json(partial / "padless.json", {**_origin(card), TOKENIZER_HASH: facts.sha256})
         _write_tokenizer(partial, tokenizer_path, card.max_position_tokens)
         (partial / "README.md").write_text(render_card(card), encoding="utf-8")
         parity = compare_with_transformers(partial, weights, model, rope, facts.special_ids, card.max_position_tokens)
         require_parity(parity, max_logit_difference)
         reached("export")
     return parity
+
+
+def _origin(card: ModelCard) -> dict[str, Any]:
+    """Return what ``padless.json`` says of the training, for whoever continues from the folder."""
+    return {
+        "clock_tokens": card.clock_tokens,
+        "phase": card.phase_name,
+        "lr_share": card.lr_share,
+        "lr_peak": card.lr_peak,
+    }
 
 
 @contextmanager
