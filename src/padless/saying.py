@@ -8,6 +8,10 @@ Say = Callable[[str], None]
 """Is told one line for people."""
 
 
+def silent(text: str) -> None:
+    """Say nothing: for whoever calls a function of a command from a program."""
+
+
 def say_on(console: Console) -> Say:
     """Return what prints a line on this console, whole: no markup, no colours, never broken."""
 

@@ -55,6 +55,13 @@ def test_the_card_tells_the_run(run_folder, tmp_path):
     assert "base_model" not in card
 
 
+def test_what_takes_its_time_is_said_before_it_is_done(run_folder, tmp_path):
+    out, (path,) = tmp_path / "hf", run_folder.glob("checkpoints/pretrain/pretrain-2_048tok.pt")
+    _, lines = said([f"checkpoint={path}", f"out={out}"])
+    assert lines[:2] == [f"reading {path}", f"writing {out} and comparing its logits in transformers with ours"]
+    assert lines[2].startswith(f"exported {out}: ")
+
+
 def test_a_card_of_an_earlier_checkpoint_does_not_tell_what_came_after(run_folder, tmp_path):
     said([f"checkpoint={run_folder}/pretrain@2048", f"out={tmp_path / 'hf'}"])
     card = (tmp_path / "hf" / "README.md").read_text()

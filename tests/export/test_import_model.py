@@ -86,11 +86,18 @@ def test_a_composer_checkpoint_comes_in_with_the_tokenizer_that_is_given(compose
     words = ["import", str(composer), f"out={tmp_path / 'out'}", f"tokenizer={tokenizer_folder}"]
     assert main(words) == 0
     out = capsys.readouterr().out
+    assert out.splitlines()[:3] == [
+        f"reading {composer}",
+        "comparing our logits with those of transformers",
+        f"writing {tmp_path / 'out'} and comparing its logits in transformers with ours",
+    ]
     assert "tokens seen: 5M" in out
     assert "optimizer moments: kept by start.keep=[weights,optimizer]" in out
     assert loads_in_transformers(tmp_path / "out").config.max_position_embeddings == 1024
     assert main([*words, "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.err.startswith(f"reading {composer}\n")
+    answer = json.loads(said.out)
     assert (answer["ok"], answer["tokens_seen"], answer["model"]["num_layers"]) == (True, 5_000_000, 4)
     assert json.loads((tmp_path / "out" / "padless.json").read_text())["imported_from"] == str(composer)
     assert load_source(str(tmp_path / "out"))[0].tokens_seen == 5_000_000

@@ -15,6 +15,7 @@ from padless.export.parity import ParityResult
 from padless.export.run_facts import RunFacts, facts_of_run
 from padless.export.writer import export_hf
 from padless.run_files import TOKENIZER
+from padless.saying import Say, silent
 
 
 def export_from(
@@ -68,20 +69,23 @@ def export_from(
     )
 
 
-def export_checkpoint(checkpoint: Path, out: Path, licence: str | None = None) -> ParityResult:
+def export_checkpoint(checkpoint: Path, out: Path, licence: str | None = None, say: Say = silent) -> ParityResult:
     """Export a checkpoint file of a run.
 
     Args:
         checkpoint: the .pt file.
         out: folder to write.
         licence: see :func:`export_from`.
+        say: is told what is being done.
 
     Raises:
         CheckpointError: not a padless checkpoint, or one that does not say what it was trained with.
         ModelError: as :func:`export_from`.
     """
     _refuse_others(checkpoint, out)
+    say(f"reading {checkpoint}")
     saved, config = open_checkpoint(checkpoint)
+    say(f"writing {out} and comparing its logits in transformers with ours")
     return export_from(
         saved.model,
         config,

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from padless.export.fill_mask import FilledMask, fill_example
 from padless.export.known_models import MAIN
 from padless.export.near_names import folder_of_run, nearest_checkpoint, nearest_run, refuse_run_folder
 from padless.export.parity import ParityResult
-from padless.saying import say_on
+from padless.saying import Say, say_on
 
 _USAGE = (
     "write: padless export checkpoint=<file or run@latest> out=<folder>, or run=<run> every=true out=<folder>; with "
@@ -79,7 +79,7 @@ def _plain(request: ExportRequest, exported: Sequence[Exported]) -> dict[str, An
     return {"ok": True, **rows[0], "pushed": request.push}
 
 
-def export(request: ExportRequest, say: Callable[[str], None]) -> list[Exported]:
+def export(request: ExportRequest, say: Say) -> list[Exported]:
     """Write what is asked for; return each folder.
 
     Args:
@@ -96,7 +96,7 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> list[Exported]
         prepare_repo(request.push, request.private)
     exported = []
     for checkpoint, out in wanted:
-        parity = export_checkpoint(checkpoint, out, request.licence)
+        parity = export_checkpoint(checkpoint, out, request.licence, say)
         filled = fill_example(out)
         exported.append(Exported(checkpoint, out, parity, filled))
         say(
@@ -106,6 +106,7 @@ def export(request: ExportRequest, say: Callable[[str], None]) -> list[Exported]
         if filled is not None:
             say(f"  {filled.as_line()}")
     if request.push is not None:
+        say(f"uploading {len(exported)} folder{'s' * (len(exported) > 1)} to {request.push}")
         _push(request.push, request.run is not None, exported)
         say(f"pushed to {request.push}{' (private)' if request.private else ''}")
     return exported

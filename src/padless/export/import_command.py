@@ -14,6 +14,7 @@ from rich.console import Console
 from padless.config.load import unknown_word
 from padless.errors import ConfigError
 from padless.export.import_model import Imported, import_model
+from padless.saying import say_on
 from padless.units import approximate_tokens
 
 _USAGE = (
@@ -45,14 +46,14 @@ def import_command(arguments: list[str], as_json: bool) -> None:
         PadlessError: an argument is not understood, or the import is refused; nothing is written then.
     """
     request = parse(arguments)
-    imported = import_model(request.source, request.out, request.tokenizer, request.max_seq_len)
+    say = say_on(Console(stderr=as_json))
+    imported = import_model(request.source, request.out, request.tokenizer, request.max_seq_len, say)
     if as_json:
         content = {"ok": True, "out": str(request.out), **dataclasses.asdict(imported)}
         sys.stdout.write(json.dumps(content) + "\n")
         return
-    console = Console()
     for line in lines_of(request.out, imported):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def parse(arguments: Sequence[str]) -> ImportRequest:

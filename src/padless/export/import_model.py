@@ -33,6 +33,7 @@ from padless.export.writer import (
     write_json,
     write_weights,
 )
+from padless.saying import Say, silent
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 _MAX_JSON_BYTES = 1 << 20
@@ -54,7 +55,9 @@ class Imported:
     notes: tuple[str, ...] = ()  # what could not be judged, or contradicts what the source says
 
 
-def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_len: int | None = None) -> Imported:
+def import_model(
+    name: str, out: Path, tokenizer: Path | None = None, max_seq_len: int | None = None, say: Say = silent
+) -> Imported:
     """Write the source called ``name`` as a Hugging Face folder.
 
     Args:
@@ -62,6 +65,7 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
         out: folder to write; an earlier export there is replaced.
         tokenizer: tokenizer.json or its folder, where the source has none or another is right.
         max_seq_len: longest segment it was trained on, where the source does not say.
+        say: is told what is being done.
 
     Raises:
         PadlessError: there is no such source, it is not a model that padless has, a tokenizer does not match, logits
@@ -70,11 +74,12 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
     refuse_taken(out)
     resolved = resolve_source(name)
     refuse_own_source(out, resolved.path)
+    say(f"reading {resolved.path}")
     loaded, moments = load_source(resolved)
     said = loaded.moments_problem or "none"
     kept = said if moments is None else "kept by start.keep=[weights,optimizer]"
     if resolved.path.is_file() and not _is_composer(resolved.path):
-        return _import_own(resolved, loaded, out, kept, tokenizer, max_seq_len)
+        return _import_own(resolved, loaded, out, kept, tokenizer, max_seq_len, say)
     own = _own_config(resolved.path)
     model, rope = loaded.model_config, loaded.rope
     belonging = tokenizer_for_import(resolved, own, model.vocab_size, tokenizer)
@@ -83,7 +88,9 @@ def import_model(name: str, out: Path, tokenizer: Path | None = None, max_seq_le
         refuse_more_ids(files.vocab_size, model)
     longest, notes = _longest(resolved, own, max_seq_len)
     with new_folder(out) as partial:
+        say("comparing our logits with those of transformers")
         check_import(resolved.path, loaded, MAX_LOGIT_DIFFERENCE, partial)  # a kill leaves nothing elsewhere
+        say(f"writing {out} and comparing its logits in transformers with ours")
         write_weights(partial, loaded.state_dict, model, rope, longest, ids)
         _keep_pooling(partial / "config.json", own)
         write_json(partial / "padless.json", _facts(resolved, loaded, belonging.recorded))
@@ -114,6 +121,7 @@ def _import_own(
     moments: str,
     tokenizer: Path | None,
     max_seq_len: int | None,
+    say: Say,
 ) -> Imported:
     """Export a checkpoint of padless, which knows its tokenizer and length."""
     for key, value in (("tokenizer", tokenizer), ("max_seq_len", max_seq_len)):
@@ -122,7 +130,7 @@ def _import_own(
                 f"{key}={value} has no effect: {resolved.path} is a padless checkpoint, which knows its own",
                 "remove it",
             )
-    parity = export_checkpoint(resolved.path, out)
+    parity = export_checkpoint(resolved.path, out, say=say)
     longest = json.loads((out / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     filled = fill_example(out)
     return Imported(
