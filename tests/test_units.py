@@ -33,6 +33,36 @@ def test_what_is_not_a_number_of_tokens_is_refused(text):
     assert '"1.7T"' in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("15kk", "15M"),
+        ("1.5bn", "1.5B"),
+        ("10 million tokens", "10M"),
+        ("2G", "2B"),
+        ("300_000tok", "300K"),
+        ("50Btok", "50B"),
+        ("1e9", "1B"),
+        ("1,000", "1K"),
+        ("1,024,000", "1.024M"),
+        ("1,5B", "1.5B"),
+        ("1,719T", "1.719T"),
+    ],
+)
+def test_what_is_nearly_a_number_of_tokens_is_answered_with_it(text, meant):
+    with pytest.raises(
+        ConfigError, match=f"is not a number of tokens\\n.*remedy: did you mean {meant}[?] write whole tokens"
+    ):
+        parse_tokens(text)
+
+
+@pytest.mark.parametrize("text", ["12Q", "1,5", "1.2.3K", "-5", "", "e5", "1e99", "five"])
+def test_what_could_mean_anything_is_not_guessed_at(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_tokens(text)
+    assert caught.value.remedy.startswith("write whole tokens")
+
+
 def test_a_fraction_of_a_token_is_refused():
     with pytest.raises(ConfigError, match="not a whole number"):
         parse_tokens("1.0005K")

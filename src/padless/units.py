@@ -1,10 +1,19 @@
 """Token counts as people write them ("1.7T", "50B", "3_000") to exact integers and back; bytes in words. No library."""
 
+import re
 from decimal import Decimal, InvalidOperation
 
 from padless.errors import ConfigError
 
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_NEARLY = re.compile(r"([0-9][0-9_.,]*(?:e[+]?[0-9]{1,2})?) ?([a-z]*?) ?(?:tok|tokens?)?", re.IGNORECASE)
+_LONGEST, _MOST_MEANT = 40, 10**16  # characters of a text, tokens it may mean
+_OTHER_SUFFIXES = {  # as people write them elsewhere
+    "K": ("th", "thousand", "tsd"),
+    "M": ("kk", "mm", "mn", "mio", "mln", "million", "millions"),
+    "B": ("g", "kkk", "bn", "bln", "mrd", "billion", "billions"),
+    "T": ("tn", "trn", "trillion", "trillions"),
+}
 
 
 def parse_tokens(text: str | int) -> int:
@@ -22,7 +31,9 @@ def parse_tokens(text: str | int) -> int:
     suffix = stripped[-1:].upper() if stripped[-1:].isalpha() else ""
     digits = stripped[: len(stripped) - len(suffix)].rstrip()
     if suffix not in _FACTORS or not digits or not set(digits) <= set("0123456789._"):
-        raise ConfigError(f"{text!r} is not a number of tokens", remedy)
+        meant = _meant(stripped)
+        hint = "" if meant is None else f"did you mean {format_tokens(meant)}? "
+        raise ConfigError(f"{text!r} is not a number of tokens", hint + remedy)
     try:
         exact = Decimal(digits.replace("_", "")) * _FACTORS[suffix]
     except InvalidOperation:
@@ -30,6 +41,23 @@ def parse_tokens(text: str | int) -> int:
     if exact != exact.to_integral_value():
         raise ConfigError(f"{text!r} is {exact} tokens, not a whole number", remedy)
     return int(exact)
+
+
+def _meant(text: str) -> int | None:
+    """Return the tokens that a text like "15kk", "1,000" or "1e9" most likely means, None if that is not clear."""
+    found = _NEARLY.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None:
+        return None
+    number, word = found[1].replace("_", ""), found[2].lower()
+    factors = {suffix.lower(): factor for suffix, factor in _FACTORS.items()}
+    factors |= {other: _FACTORS[suffix] for suffix, others in _OTHER_SUFFIXES.items() for other in others}
+    if re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+", number) and not word:
+        number = number.replace(",", "")  # thousands
+    try:
+        exact = Decimal(number.replace(",", ".")) * factors[word]
+    except (InvalidOperation, KeyError):
+        return None
+    return int(exact) if exact == exact.to_integral_value() and exact <= _MOST_MEANT else None
 
 
 def format_tokens(tokens: int) -> str:

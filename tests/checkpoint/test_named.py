@@ -37,6 +37,24 @@ def test_a_clock_without_a_checkpoint_is_answered_with_those_there_are(run, tmp_
         checkpoint_by_name(f"{tmp_path}/stable@latest-but-one")
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("short@51_000", "short@51_200"),  # near as a number
+        ("short@51.3K", "short@51_200"),
+        ("anneal@1_351_608", "anneal@1_351_680"),
+        ("short@512_00_0", "short@51_200"),  # near by its digits
+        ("anneal@1.352MM", "anneal@1_351_680"),
+        ("aneal@1_351_680", "anneal@1_351_680"),  # of another phase
+    ],
+)
+def test_a_clock_that_is_nearly_a_checkpoints_is_answered_with_it_first(run, tmp_path, written, meant):
+    with pytest.raises(
+        CheckpointError, match=rf"remedy: did you mean {tmp_path}/{meant}\? Else give one of its newest: "
+    ):
+        checkpoint_by_name(f"{tmp_path}/{written}")
+
+
 def test_two_that_are_listed_alike_are_told_apart_by_the_full_clock(run, save, tmp_path):
     save("anneal", 1_351_700)
     with pytest.raises(

@@ -4,7 +4,9 @@ The run is its folder, or its name under ``runs/``; tokens are its clock in full
 ``padless checkpoints`` prints them (``1.352M``).
 """
 
+import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from padless.checkpoint.listing import CheckpointRow, list_checkpoints
@@ -15,6 +17,8 @@ from padless.units import approximate_tokens, parse_tokens
 RUNS = Path("runs")
 LATEST = "latest"
 _SHOWN = 6
+_NEAR = 0.02  # of a clock: a number of tokens this close is taken for it
+_ALIKE = 0.8  # difflib's ratio from which a clock counts as misspelt
 
 
 def checkpoint_by_name(name: str) -> Path | None:
@@ -69,7 +73,21 @@ def _at_clock(run: Path, phase: str, wanted: str, name: str) -> Path:
         return found[0].path
     shown = ", ".join(short_name(row) for row in (found or of_phase or rows)[-_SHOWN:]) or "none"
     problem = f"has {len(found)} whole checkpoints of this name" if found else "has no such whole checkpoint"
-    raise CheckpointError(f"{name}: {run} {problem}", f"give one of its newest: {shown}")
+    near = None if found else _nearest(wanted, of_phase or rows)
+    hint = "" if near is None else f"did you mean {Path(name).parent / short_name(near)}? Else "
+    raise CheckpointError(f"{name}: {run} {problem}", f"{hint}give one of its newest: {shown}")
+
+
+def _nearest(wanted: str, rows: Sequence[CheckpointRow]) -> CheckpointRow | None:
+    """Return the checkpoint whose clock is most like what was written, as a number or else by its digits."""
+    tokens = _tokens(wanted)
+    if tokens is not None and rows:
+        near = min(rows, key=lambda row: abs(row.clock_tokens - tokens))
+        if abs(near.clock_tokens - tokens) <= _NEAR * near.clock_tokens:
+            return near
+    written = {text: row for row in rows for text in (str(row.clock_tokens), approximate_tokens(row.clock_tokens))}
+    found = difflib.get_close_matches(wanted.replace("_", ""), written, n=1, cutoff=_ALIKE)
+    return written[found[0]] if found else None
 
 
 def _tokens(text: str) -> int | None:
