@@ -107,7 +107,7 @@ class Supervisor:
             if line is not None:
                 error = TrainingError(line, "look for its own error in the output; the same command goes on")
         state: RunState = "stopped" if isinstance(error, Stopped) else "failed"
-        cause = error.cause if isinstance(error, PadlessError) else f"{type(error).__name__}: {error}"
+        cause = error.cause if isinstance(error, PadlessError) else f"{type(error).__name__}: {error}".splitlines()[0]
         message = str(error) if isinstance(error, Stopped) else cause
         with contextlib.suppress(OSError):
             self._take_over()
