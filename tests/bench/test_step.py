@@ -74,6 +74,19 @@ def test_targets_are_held_against_whole_runs():
     assert by_name["6x384 long: padless over sparse, whole run of a seed"].target == 3.0
     assert by_name["6x384: tokens/s at long over web"].values == pytest.approx((0.9, 0.9))
     assert by_name["6x384: tokens/s at long over web"].target == 0.9
+    assert by_name["6x384: tokens/s at long over web, if both reached one share of the ceiling"].target is None
+
+
+def test_a_reader_sees_what_the_ceiling_allows():
+    runs = [run("6x384", "web", 0, 4_000), run("6x384", "long", 0, 3_600)]
+    by_name = {ratio.name: ratio for ratio in summarise(runs).ratios}
+    of_web = by_name["6x384 web: padless over sparse, if the whole ceiling were reached"]
+    assert of_web.values == pytest.approx((4.0 / 0.6,))
+    runs[1].flops = [2 * each for each in runs[0].flops]
+    equal = "6x384: tokens/s at long over web, if both reached one share of the ceiling"
+    assert {ratio.name: ratio.values for ratio in summarise(runs).ratios}[equal] == pytest.approx(
+        (0.45,)
+    )  # 4,000 and 3,600 tokens a batch, and twice the operations
 
 
 def test_figures_are_a_value_a_batch_and_notes_say_what_is_padding():

@@ -111,6 +111,14 @@ class Run:
         """Return how many times our rate is that of ``who``."""
         return self.rate(PADLESS, part) / self.rate(who, part)
 
+    def flops_per_token(self) -> float:
+        """Return the necessary operations of a real token, on average."""
+        return sum(self.flops) / sum(self.tokens[PADLESS])
+
+    def rate_at_ceiling(self) -> float:
+        """Return the real tokens a second if there were only necessary arithmetic, at the best ceiling."""
+        return max(self.ceilings) * 1e9 / self.flops_per_token()
+
     def shares(self) -> list[float]:
         """Return the share of the ceiling that the necessary arithmetic reaches, group by group.
 

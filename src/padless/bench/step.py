@@ -161,13 +161,16 @@ def rate_figures(place: str, seeds: list[Run]) -> list[Figure]:
 
 
 def faster_ratios(shape: str, case: str, seeds: list[Run], targets: dict[tuple[str, str, str], float]) -> list[Ratio]:
-    """Return our rate over each peer's: over whole runs, which targets are held against, and by groups of batches."""
+    """Return our rate over each peer's: over whole runs, which targets are held against, by groups of batches, and what
+    it could be at most on this core."""
     found = []
     for who in seeds[0].setting.against:
         name = f"{shape} {case}: padless over {who}"
         whole = tuple(run.ratio(who) for run in seeds)
         groups = tuple(run.ratio(who, part) for run in seeds for part in run.groups())
+        limit = tuple(run.rate_at_ceiling() / run.rate(who) for run in seeds)
         found.append(Ratio(f"{name}, whole run of a seed", whole, targets.get((shape, case, who))))
+        found.append(Ratio(f"{name}, if the whole ceiling were reached", limit))
         found.append(Ratio(f"{name}, by {GROUP_BATCHES} batches", groups))
     return found
 
@@ -199,8 +202,10 @@ def _long_to_web(shape: str, places: dict[tuple[str, str], list[Run]]) -> list[R
     if long is None or web is None:
         return []
     values = tuple(one.rate(PADLESS) / other.rate(PADLESS) for one, other in zip(long, web, strict=True))
+    equal = tuple(other.flops_per_token() / one.flops_per_token() for one, other in zip(long, web, strict=True))
     target = _LONG_TO_WEB if shape == _ASKED_SHAPE else None
-    return [Ratio(f"{shape}: tokens/s at long over web", values, target)]
+    name = f"{shape}: tokens/s at long over web"
+    return [Ratio(name, values, target), Ratio(f"{name}, if both reached one share of the ceiling", equal)]
 
 
 def notes_of(places: dict[tuple[str, str], list[Run]]) -> list[str]:
