@@ -226,7 +226,9 @@ def recorded_hash(path: Path) -> str | None:
 def recorded_lr_peak(path: Path) -> float | None:
     """Return the peak learning rate of the phase that a folder's weights come from, None where none is recorded."""
     peak = recorded_facts(path).get("lr_peak")
-    return float(peak) if type(peak) in (int, float) and 0 < peak < 1 else None
+    if not isinstance(peak, int | float) or isinstance(peak, bool) or not 0 < peak < 1:
+        return None
+    return float(peak)
 
 
 def _tokenizer_hash(path: Path) -> str | None:
