@@ -87,6 +87,19 @@ def test_a_published_shape_outside_the_rules_is_looked_at_all_the_same():
     [standing] = found.standings
     assert standing.candidate.published == "Ettin-32m"
     assert standing.candidate.model.hidden_size == 384
+    alone = search(Grid(4, 40, 1.0, 4.0, True, None, 50_368), 32_081_344, 0.0001, BASKET, WORKLOADS)
+    assert [shape_name(each.model) for each in alone.candidates] == ["10x384x576"], "the grid has none so near"
+
+
+def test_a_budget_without_a_shape_names_one_that_the_gpus_can_hold():
+    grid = Grid(4, 40, 1.0, 4.0, True, None, 50_368)
+    for parameters, tolerance in ((2 * 10**12, 0.02), (149_300_000, 1e-6)):
+        with pytest.raises(ConfigError, match="no shape of 4 to 40 layers has") as e:
+            search(grid, parameters, tolerance, BASKET, WORKLOADS)
+        named = re.match(r"parameters=([\d_]+) is the nearest that works \((\S+)\)", e.value.remedy)
+        assert named is not None
+        found = search(grid, int(named[1]), tolerance, BASKET, WORKLOADS)
+        assert named[2] in [shape_name(each.model) for each in found.candidates]
 
 
 def test_a_budget_that_fits_no_gpu_names_the_gpu_and_what_it_has():

@@ -1,5 +1,6 @@
 """The grid keeps the published rules, is at equal parameters, and names what works where a budget has no shape."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,13 +8,13 @@ import pytest
 from padless.design.shapes import (
     Grid,
     divides_into_tiles,
+    no_shape_of,
     published_shapes,
     shape_name,
     shape_of,
     shapes_of_budget,
     weights_of,
 )
-from padless.errors import ConfigError
 from padless.model.count import count_parameters
 
 GRID = Grid(4, 40, 1.0, 4.0, True, None, 50_368)
@@ -74,16 +75,32 @@ def test_a_given_hidden_size_is_the_only_one():
     assert len(shapes) > 10
 
 
-def test_a_budget_without_a_shape_names_the_nearest_that_works():
-    with pytest.raises(ConfigError, match=r"no shape of 4 to 40 layers has 1M parameters within 2 % with vocab") as e:
-        shapes_of_budget(GRID, 1_000_000, 0.02)
-    assert "parameters=14.85M is the nearest that works (4x256x256)" in e.value.remedy
-    nearest = count_parameters(shape_of(4, 256, 256, 50_368)).total
-    assert [shape_name(model) for model in shapes_of_budget(GRID, nearest, 0.001)] == ["4x256x256"]
+@pytest.mark.parametrize(
+    ("parameters", "tolerance", "shape"),
+    [(1_000_000, 0.02, "4x256x256"), (149_000_000, 1e-6, None), (2 * 10**12, 0.02, "40x8192x32768")],
+)
+def test_a_budget_without_a_shape_names_the_nearest_that_works(parameters, tolerance, shape):
+    assert shapes_of_budget(GRID, parameters, tolerance) == []
+    error = no_shape_of(GRID, parameters, tolerance, lambda _: True)
+    assert error.cause.startswith("no shape of 4 to 40 layers has ")
+    named = re.match(r"parameters=([\d_]+) is the nearest that works \((\w+)\)", error.remedy)
+    assert named is not None
+    assert named[2] == (shape or named[2])
+    assert named[2] in map(shape_name, shapes_of_budget(GRID, int(named[1]), 1e-9))
+
+
+def test_the_nearest_that_works_has_room():
+    def fits(model):
+        return count_parameters(model).total < 10**9
+
+    error = no_shape_of(GRID, 2 * 10**12, 0.02, fits)
+    named = re.match(r"parameters=([\d_]+) is the nearest", error.remedy)
+    assert named is not None
+    assert 0.99 * 10**9 < int(named[1]) < 10**9
+    assert "the nearest" not in no_shape_of(GRID, 2 * 10**12, 0.02, lambda _: False).remedy
 
 
 def test_a_range_of_widths_that_holds_no_multiple_of_64_says_so():
     grid = replace(GRID, hidden_size=256, min_expansion=1.1, max_expansion=1.2)
-    with pytest.raises(ConfigError, match="no shape") as e:
-        shapes_of_budget(grid, 149_000_000, 0.02)
-    assert "widen expansion=" in e.value.remedy
+    assert shapes_of_budget(grid, 149_000_000, 0.02) == []
+    assert "widen expansion=" in no_shape_of(grid, 149_000_000, 0.02, lambda _: True).remedy

@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from padless.config.schema import ModelConfig
 from padless.design.device import Device, device_of
 from padless.design.predict import Prediction, inference_bytes, predict
-from padless.design.shapes import Grid, largest_that_fits, published_shapes, shape_name, shapes_of_budget
+from padless.design.shapes import (
+    Grid,
+    largest_that_fits,
+    no_shape_of,
+    published_shapes,
+    shape_name,
+    shapes_of_budget,
+)
 from padless.errors import ConfigError
 from padless.model.count import count_parameters
 from padless.plan.devices import Gpu
@@ -115,6 +122,9 @@ def search(
     }
     models = dict.fromkeys([*shapes_of_budget(grid, parameters, tolerance), *published])
     devices = [device_of(gpu) for gpu in basket]
+    if not models:
+        room = min(device.memory_bytes for device in devices)
+        raise no_shape_of(grid, parameters, tolerance, lambda model: _most(model, workloads) <= room)
     fitting = _those_that_fit(list(models), grid, devices, workloads)
     candidates = [_candidate(model, published.get(model), devices, workloads) for model in fitting]
     standings = [_standing(each, candidates) for each in candidates if each.published]

@@ -114,23 +114,32 @@ def shapes_of_budget(grid: Grid, parameters: int, tolerance: float) -> list[Mode
         grid: what may be chosen.
         parameters: the budget; embeddings count once, head and decoder bias are in.
         tolerance: as a share of the budget.
-
-    Raises:
-        ConfigError: no shape is near enough; the remedy names the nearest there is.
     """
-    found = list(_nearest(grid, parameters))
-    near = [model for model in found if abs(count_parameters(model).total - parameters) <= tolerance * parameters]
-    if near:
-        return near
+    nearest = _nearest(grid, parameters)
+    return [model for model in nearest if abs(count_parameters(model).total - parameters) <= tolerance * parameters]
+
+
+def no_shape_of(grid: Grid, parameters: int, tolerance: float, fits: Callable[[ModelConfig], bool]) -> ConfigError:
+    """Return the error of a budget without a shape; the remedy names the nearest that has one, to the last parameter.
+
+    Args:
+        grid: what may be chosen.
+        parameters: the budget.
+        tolerance: as a share of it.
+        fits: whether there is room for a shape; where one fits, the same with a narrower GeGLU does.
+    """
     said = f"no shape of {grid.min_layers} to {grid.max_layers} layers has {approximate_tokens(parameters)} parameters"
     said += f" within {100 * tolerance:.3g} % with vocab={grid.vocab_size}"
-    if not found:
-        raise ConfigError(said, "widen expansion=: no multiple of 64 lies in it for any hidden size")
-    best = min(found, key=lambda model: abs(count_parameters(model).total - parameters))
-    total = count_parameters(best).total
-    raise ConfigError(
+    if not any(map(grid.inner_sizes, grid.hidden_sizes())):
+        return ConfigError(said, "widen expansion=: no multiple of 64 lies in it for any hidden size")
+    largest = largest_that_fits(grid, fits)
+    if largest is None:
+        return ConfigError(said, "give another parameters=, vocab=, layers=, expansion= or tolerance=")
+    near = [*filter(fits, _nearest(grid, parameters)), largest]
+    best = min(near, key=lambda model: abs(count_parameters(model).total - parameters))
+    return ConfigError(
         said,
-        f"parameters={approximate_tokens(total)} is the nearest that works ({shape_name(best)}); "
+        f"parameters={count_parameters(best).total:_} is the nearest that works ({shape_name(best)}); "
         "or give another vocab=, layers=, expansion= or tolerance=",
     )
 
