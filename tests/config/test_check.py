@@ -64,7 +64,18 @@ def test_a_source_keeps_a_vocabulary_that_is_no_multiple_of_64():
 RAMP = "phases.pretrain.batch.warmup"
 WRONG = [
     # one override that passes, the one that is refused, what the error says, what the remedy says
-    ("phase_order=[anneal,pretrain,context]", "phase_order=[pretrain,context]", "does not name each", "phase_order=["),
+    (
+        "phase_order=[anneal,pretrain,context]",
+        "phase_order=[pretrain,context]",
+        "does not name each",
+        "or add ~phases.anneal",
+    ),
+    (
+        "",
+        "phase_order=[pretrain,contxt,anneal]",
+        "does not name each",
+        "write phase_order=[pretrain,context,anneal] in",
+    ),
     ("", "phase_order=[]", "phase_order is empty", "at least one phase"),
     ("run.name=a-1", "run.name=a/b", "cannot name a folder", "letters"),
     ("run.seed=0", "run.seed=-1", "run.seed=-1", "32 bits"),

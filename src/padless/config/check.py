@@ -64,9 +64,12 @@ def _check_order(config: Config) -> None:
     if not order:
         raise ConfigError("phase_order is empty", "name at least one phase, e.g. phase_order=[pretrain]")
     if sorted(names) != sorted(order):
+        left_out = [name for name in names if name not in order]
+        without = f", or add {' '.join(f'~phases.{name}' for name in left_out)} to do without"
         raise ConfigError(
             f"phase_order={order} does not name each phase of phases={names} once",
-            f"write phase_order=[{','.join(names)}] in the order you want",
+            f"write phase_order=[{','.join(names)}] in the order you want"
+            + (without if len(order) + len(left_out) == len(names) else ""),
         )
 
 

@@ -173,9 +173,18 @@ def _value(hint: Any, value: Any, path: str) -> object:
         return {str(key): _value(arguments[1], item, _join(path, key)) for key, item in value.items()}
     if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(_value(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
-    if origin is Literal and value in arguments:
-        return value
+    if origin is Literal:
+        return _choice(arguments, value, path)
     return _scalar(hint, value, path)
+
+
+def _choice(known: tuple[Any, ...], value: Any, path: str) -> object:
+    if value in known:
+        return value
+    words = list(map(str, known))
+    nearest = nearest_key(str(value), words)
+    hint = f"did you mean {nearest}? " if nearest else ""
+    raise ConfigError(f"{path}={value!r} is none of {', '.join(words)}", f"{hint}write one of them")
 
 
 def _scalar(hint: Any, value: Any, path: str) -> object:
