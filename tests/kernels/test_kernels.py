@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from padless.errors import ConfigError
-from padless.kernels import select
+from padless.kernels import select, toolchain
 
 CHECKS = Path(__file__).with_name("kernel_checks.py")
 
@@ -60,13 +60,31 @@ def test_a_gpu_with_bf16_takes_the_triton_kernels(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(toolchain, "missing_to_launch", lambda: None)
     assert select.uses_triton("cuda") is runs
     assert select.kernels_line("cuda").startswith("kernels: triton (rotation" if runs else "kernels: plain; the GPU's")
 
 
 def test_a_machine_without_triton_takes_plain_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select.importlib.util, "find_spec", lambda name: None)
-    assert select.kernels_line("cuda") == "kernels: plain; Triton is not installed"
+    monkeypatch.setattr(toolchain, "has_triton", lambda: False)
+    assert select.kernels_line("cuda") == "kernels: plain, the optimizer's too; Triton is not installed"
+
+
+@pytest.mark.parametrize(
+    ("tool", "lacking"), [("has_c_compiler", "Triton finds no C compiler"), ("has_python_headers", "Python.h is miss")]
+)
+def test_an_image_without_a_compiler_takes_plain_operators(
+    monkeypatch: pytest.MonkeyPatch, tool: str, lacking: str
+) -> None:
+    """Triton is a part of torch there, and would fail when it builds the code that launches its first kernel."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    for name in ("has_triton", "has_c_compiler", "has_python_headers"):
+        monkeypatch.setattr(toolchain, name, lambda: True)
+    assert select.uses_triton("cuda")
+    select.missing_for_triton.cache_clear()
+    monkeypatch.setattr(toolchain, tool, lambda: False)
+    assert not select.uses_triton("cuda")
+    assert select.kernels_line("cuda").startswith(f"kernels: plain, the optimizer's too; {lacking}")
 
 
 def test_the_variable_rules_the_kernels_out_and_other_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

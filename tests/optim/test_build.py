@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
+from padless.optim import build
 from padless.optim.build import build_optimizer, load_optimizer_state, optimizer_state, set_schedule
 
 CONFIG = OptimizerConfig(kind="stable_adamw", beta1=0.9, beta2=0.98, eps=1e-6)
@@ -146,3 +148,34 @@ def test_state_saved_by_one_implementation_goes_on_in_the_other():
     assert torch.equal(state["exp_avg"], optimizer.state[model.large]["exp_avg"])
     assert float(state["eps_sq"]) > 0
     assert int(elsewhere.param_groups[0]["step"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacking", "deterministic", "launches"),
+    [
+        ("stable_adamw", None, False, True),
+        ("stable_adamw", "no compiler", False, False),
+        ("stable_adamw", None, True, False),
+        ("adamw", None, True, True),
+        ("adamw", "no compiler", False, False),
+    ],
+)
+def test_a_gpu_s_optimizer_launches_kernels_where_that_can_be_done_and_is_repeatable(
+    monkeypatch, kind, lacking, deterministic, launches
+):
+    monkeypatch.setattr(build, "missing_to_launch", lambda: lacking)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    optimizer = build_optimizer(Tiny(), replace(CONFIG, kind=kind), 2e-2, 1e-2, is_gpu=True)
+    assert [group["triton"] for group in optimizer.param_groups] == [launches] * 2
+
+
+@pytest.mark.parametrize("kind", ["stable_adamw", "adamw"])
+def test_what_a_gpu_does_without_kernels_are_the_cpu_s_steps(monkeypatch, kind):
+    monkeypatch.setattr(build, "missing_to_launch", lambda: "no compiler")
+    config, models = replace(CONFIG, kind=kind), [Tiny(), Tiny()]
+    for model, is_gpu in zip(models, (False, True), strict=True):
+        optimizer = build_optimizer(model, config, 2e-2, 1e-2, is_gpu)
+        for number in range(4):
+            step(model, optimizer, number)
+    for ours, right in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, right, atol=1e-6, rtol=1e-6)

@@ -1,18 +1,18 @@
 """Whether our Triton kernels run: decided once a process, said in one line.
 
-    a CUDA GPU with bf16, Triton installed    triton: rotation in place, fused cross-entropy
-    anything else, or PADLESS_KERNELS=plain   plain: PyTorch operators
+    a CUDA GPU with bf16, Triton and a C compiler   triton: rotation in place, fused cross-entropy
+    anything else, or PADLESS_KERNELS=plain         plain: PyTorch operators
 
 Both compute the same; the environment variable is for comparing them and for ruling one out.
 """
 
 import functools
-import importlib.util
 import os
 
 import torch
 
 from padless.errors import ConfigError
+from padless.kernels import toolchain
 
 VARIABLE = "PADLESS_KERNELS"
 _CHOICES = ("auto", "plain")
@@ -37,15 +37,17 @@ def missing_for_triton(device_type: str) -> str | None:
         return f"{VARIABLE}=plain"
     if device_type != "cuda":
         return f"the device is {device_type}, not a CUDA GPU"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    capability = torch.cuda.get_device_capability()
-    return f"the GPU's compute capability is {capability}, below 8.0" if capability[0] < 8 else None
+    lacking = toolchain.missing_to_launch()
+    if lacking is not None:
+        return lacking
+    major, minor = torch.cuda.get_device_capability()
+    return f"the GPU's compute capability is {major}.{minor}, below 8.0" if major < 8 else None
 
 
 def kernels_line(device_type: str) -> str:
-    """Return the line that says which kernels run."""
+    """Return the line that says which kernels run. The optimizer's are Triton's wherever Triton can launch any."""
     lacking = missing_for_triton(device_type)
     if lacking is None:
         return "kernels: triton (rotation in place, fused cross-entropy)"
-    return f"kernels: plain; {lacking}"
+    also = ", the optimizer's too" if device_type == "cuda" and toolchain.missing_to_launch() is not None else ""
+    return f"kernels: plain{also}; {lacking}"

@@ -4,21 +4,16 @@
     auto     on a GPU where all of it is there: Triton, a C compiler, Python's headers
     blocks   always; an error where something is missing
 
-torch.compile itself asks for these at the first step only, after minutes. Triton has a C compiler build the code that
-launches each kernel (``CC``, else gcc or clang); on a CPU the kernels are C++ (``CXX``, else g++). The choice is a
-function of a :class:`Machine`, so it is tested on machines that are not at hand.
+torch.compile itself asks for these at the first step only, after minutes (:mod:`padless.kernels.toolchain`). The choice
+is a function of a :class:`Machine`, so it is tested on machines that are not at hand.
 """
 
-import importlib.util
-import os
-import shutil
-import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from padless.errors import ConfigError
+from padless.kernels import toolchain
 
 _LEAST_CAPABILITY = (7, 0)  # of torch.compile on a CUDA GPU: below, it has no Triton code
 
@@ -40,10 +35,10 @@ def look_at_machine(device_type: str) -> Machine:
     return Machine(
         device_type=device_type,
         capability=torch.cuda.get_device_capability() if device_type == "cuda" else None,
-        has_triton=importlib.util.find_spec("triton") is not None,
-        has_c_compiler=_is_there("CC", "gcc", "clang"),
-        has_cxx_compiler=_is_there("CXX", "g++"),
-        has_python_headers=(Path(sysconfig.get_paths("posix_prefix")["include"]) / "Python.h").is_file(),
+        has_triton=toolchain.has_triton(),
+        has_c_compiler=toolchain.has_c_compiler(),
+        has_cxx_compiler=toolchain.has_cxx_compiler(),
+        has_python_headers=toolchain.has_python_headers(),
     )
 
 
@@ -96,9 +91,3 @@ def _missing(machine: Machine) -> tuple[str, str] | None:
     if not machine.has_python_headers:
         return "Python.h is missing", "install Python's headers (the package python3-dev, of this version)"
     return None
-
-
-def _is_there(variable: str, *names: str) -> bool:
-    """Return whether the compiler that a variable of the environment names is there, or one of the usual ones."""
-    told = os.environ.get(variable)
-    return any(shutil.which(name) is not None for name in ((told,) if told else names))

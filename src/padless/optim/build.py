@@ -5,9 +5,10 @@ shrinks a weight by ``weight_decay x lr / max_lr``, where ``max_lr`` is the phas
 ``torch.optim.AdamW`` shrinks it by ``lr x weight_decay``, so its value is ours divided by the peak: 1e-5 at a peak of
 8e-4 is 0.0125 there.
 
-The implementation is chosen by device, never by what happens to be installed: torch-optimi's Triton kernels on a GPU,
-:mod:`padless.optim.in_cache` on a CPU. The saved states of both devices and of both kinds are the same: moments without
-bias, and a counter a group.
+The implementation is chosen by device: torch-optimi's Triton kernels on a GPU, :mod:`padless.optim.in_cache` on a CPU.
+Where Triton can launch nothing, and for StableAdamW where ``hardware.deterministic`` asks for it (its kernel adds a
+matrix's squares up in whatever order its blocks end), torch-optimi's plain loop takes their place; it reads the device
+once a matrix. The saved states of all of them are the same: moments without bias, and a counter a group.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from padless.config.schema import OptimizerConfig
 from padless.errors import CheckpointError
+from padless.kernels.toolchain import missing_to_launch
 from padless.optim.in_cache import InCacheAdamW, InCacheStableAdamW
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -35,8 +37,9 @@ def build_optimizer(
         return in_cache(groups, peak_lr, peak_lr, betas, config.eps, weight_decay)
     import optimi  # brings Triton and torch's compiler, which a CPU does without
 
-    fused = optimi.StableAdamW if config.kind == "stable_adamw" else optimi.AdamW
-    return fused(
+    is_stable = config.kind == "stable_adamw"
+    adds_in_any_order = is_stable and torch.are_deterministic_algorithms_enabled()
+    return (optimi.StableAdamW if is_stable else optimi.AdamW)(
         groups,
         lr=peak_lr,
         betas=betas,
@@ -44,7 +47,7 @@ def build_optimizer(
         weight_decay=weight_decay,
         decouple_lr=True,
         max_lr=peak_lr,
-        triton=True,
+        triton=missing_to_launch() is None and not adds_in_any_order,
         foreach=False,
     )
 
