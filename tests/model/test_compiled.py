@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,3 +120,23 @@ def test_the_line_says_how_much_was_compiled(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(compiled, "_graphs", Counter({"before attention": 2, "after attention": 1}))
     assert compiled.compile_line() == "compiled: 3 graphs, 1 of them recompiles"
     assert compiled.count_recompiles() == 1
+
+
+def test_a_half_stays_one_graph_under_ddp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Torch's default cuts what it compiles within DDP's forward pass where a bucket of 1 MB of gradients is full."""
+    torch._dynamo.reset()
+    lookup = torch._dynamo.lookup_backend
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: lookup("eager"))  # graphs are cut before it
+    monkeypatch.setattr(torch._dynamo.config, "optimize_ddp", True)
+    monkeypatch.setattr(compiled, "_graphs", Counter())
+    compiled._compiled.cache_clear()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = MaskedLM(small_shape(num_layers=1, hidden_size=256, intermediate_size=1024, num_heads=4), ROPE)
+        compiled.compile_layers(model)
+        torch.nn.parallel.DistributedDataParallel(model)(batch_of(SEGMENTS[0])).backward()
+        assert compiled.count_graphs() == {"before attention": 1, "after attention": 1}
+    finally:
+        torch.distributed.destroy_process_group()
+        compiled._compiled.cache_clear()
+        torch._dynamo.reset()

@@ -112,6 +112,9 @@ def _compiled(half: str) -> Callable[..., Tensor]:
     """Return the compiled half; one for the process, since all layers of all models share it."""
     function = {"before attention": before_attention, "after attention": after_attention}[half]
     torch._dynamo.config.cache_size_limit = MAX_GRAPHS
+    # Under DDP a graph would be cut at the borders of its buckets, after the first 1 MB of weights already: several
+    # graphs with nothing fused across them. Halves are short enough for gradients to travel in between.
+    torch._dynamo.config.optimize_ddp = False
     inductor = torch._dynamo.lookup_backend("inductor")
 
     def counting_inductor(graph: torch.fx.GraphModule, examples: list[Tensor]) -> Any:
