@@ -79,6 +79,16 @@ def test_every_row_is_written(backend: str) -> None:
     assert (out.abs().sum((1, 2)) > 0).all()
 
 
+def test_gradients_are_repeatable_where_that_is_asked_for(backend: str) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        gradients = [run(backend, random_qkv(heads=12), window)[1] for window in (None, 128) * 4]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for number, gradient in enumerate(gradients):
+        assert torch.equal(gradient, gradients[number % 2])
+
+
 def test_attention_does_not_wait_for_the_gpu(backend: str) -> None:
     x = random_qkv().requires_grad_()
     layout = SegmentLayout.from_lengths(LENGTHS, "cuda")

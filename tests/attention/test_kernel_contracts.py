@@ -2,10 +2,12 @@
 
 import sys
 import types
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from padless.attention import flash, reference, varlen
 from padless.attention.api import SegmentLayout
@@ -85,11 +87,12 @@ def test_an_entry_without_a_window_is_passed_over(monkeypatch: pytest.MonkeyPatc
     assert find() is module.varlen_attn
 
 
-@pytest.mark.parametrize(("window_tokens", "side"), [(None, -1), (128, 64)])
-def test_flash_passes_window_and_borders_to_the_package(
-    monkeypatch: pytest.MonkeyPatch, window_tokens: int | None, side: int
+@pytest.mark.parametrize(("window_tokens", "side", "is_deterministic"), [(None, -1, False), (128, 64, True)])
+def test_flash_passes_window_borders_and_determinism_to_the_package(
+    monkeypatch: pytest.MonkeyPatch, window_tokens: int | None, side: int, is_deterministic: bool
 ) -> None:
     """A stand-in with the signature of flash-attn 2.8, computing the reference."""
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: is_deterministic)
     layout = SegmentLayout.from_lengths(LENGTHS)
     qkv_T3NH = torch.randn(270, 3, 4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -107,6 +110,7 @@ def test_flash_passes_window_and_borders_to_the_package(
         return_attn_probs: bool = False,
     ) -> Tensor:
         assert (max_seqlen, dropout_p, causal, window_size) == (200, 0.0, False, (side, side))
+        assert deterministic is is_deterministic
         lengths = tuple(cu_seqlens.diff().tolist())
         return reference.attend(qkv, SegmentLayout.from_lengths(lengths), None if side < 0 else 2 * side)
 
@@ -118,6 +122,34 @@ def test_flash_passes_window_and_borders_to_the_package(
     torch.testing.assert_close(
         flash.attend(qkv_T3NH, layout, window_tokens), reference.attend(qkv_T3NH, layout, window_tokens)
     )
+
+
+class SeenAtBackward(TorchDispatchMode):
+    """Notes, at each operator of an attention kernel's backward pass, whether what is not repeatable is an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_error: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "attention_backward" in str(func):
+            self.is_error.append(not torch.is_deterministic_algorithms_warn_only_enabled())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_the_kernel_is_repeatable_where_that_is_asked_for_with_warnings(is_asked_for: bool) -> None:
+    """Torch's kernel adds up in any order unless what is not repeatable is an error (attention_backward.cu)."""
+    qkv_T3NH = torch.empty(270, 3, 4, 64, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    torch.use_deterministic_algorithms(is_asked_for, warn_only=is_asked_for)
+    try:
+        with SeenAtBackward() as seen:
+            varlen.attend(qkv_T3NH, SegmentLayout.from_lengths(LENGTHS, "meta"), 128).sum().backward()
+        assert seen.is_error == [True]  # where nothing is asked for, warn_only is off and means nothing
+        assert torch.are_deterministic_algorithms_enabled() is is_asked_for
+        assert torch.is_deterministic_algorithms_warn_only_enabled() is is_asked_for
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("module", [varlen, flash])

@@ -11,6 +11,7 @@ import importlib.util
 
 from torch import Tensor
 
+from padless.attention import repeatable
 from padless.attention.api import SegmentLayout, window_reach
 from padless.attention.varlen import check_kernel_input
 from padless.errors import ConfigError
@@ -32,5 +33,11 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
     reach = window_reach(window_tokens)
     side = -1 if reach is None else reach
     return importlib.import_module("flash_attn").flash_attn_varlen_qkvpacked_func(
-        qkv_T3NH, layout.cu_seqlens_S1, layout.max_seqlen, dropout_p=0.0, causal=False, window_size=(side, side)
+        qkv_T3NH,
+        layout.cu_seqlens_S1,
+        layout.max_seqlen,
+        dropout_p=0.0,
+        causal=False,
+        window_size=(side, side),
+        deterministic=repeatable.is_asked_for(),
     )

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from padless.attention.api import SegmentLayout, window_reach
 from padless.attention.band import ToBand, band_scores, is_seen_RBK
 from padless.attention.groups import FromGroups, Group, ToGroups, plan_groups
+from padless.attention.repeatable import with_repeatable_backward
 
 
 def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -> Tensor:
@@ -41,7 +42,8 @@ def attend_groups(qkv_T3NH: Tensor, layout: SegmentLayout, reach: int | None) ->
     for number, group in enumerate(plan.groups):
         q_GNLH, k_GNLH, v_GNLH = next(views), next(views), next(views)
         mask = _group_mask(layout, number, group, reach, qkv_T3NH.dtype)
-        outs.append(F.scaled_dot_product_attention(q_GNLH, k_GNLH, v_GNLH, attn_mask=mask))
+        out_GNLH = F.scaled_dot_product_attention(q_GNLH, k_GNLH, v_GNLH, attn_mask=mask)
+        outs.append(with_repeatable_backward(out_GNLH))
     return cast(Tensor, FromGroups.apply(plan, *outs))
 
 
@@ -51,7 +53,7 @@ def attend_band(qkv_T3NH: Tensor, layout: SegmentLayout, reach: int) -> Tensor:
     key = ("band_mask", reach, qkv_T3NH.dtype)
     mask = layout.cached(key, lambda: _as_bias(layout, is_seen_RBK(layout, reach)[:, None], qkv_T3NH.dtype))
     out_RNBH = F.scaled_dot_product_attention(q_RNBH, k_RNKH, v_RNKH, attn_mask=mask)
-    return out_RNBH.transpose(1, 2).flatten(0, 1)[: layout.num_tokens]
+    return with_repeatable_backward(out_RNBH).transpose(1, 2).flatten(0, 1)[: layout.num_tokens]
 
 
 def _as_bias(layout: SegmentLayout, is_seen: np.ndarray, dtype: torch.dtype) -> Tensor:

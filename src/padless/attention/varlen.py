@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from padless.attention.api import SegmentLayout, window_reach
+from padless.attention.repeatable import with_repeatable_backward
 from padless.errors import ConfigError
 
 
@@ -34,8 +35,8 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
     side = -1 if reach is None else reach
     entry = module_entry()
     if entry is not None:
-        return _attend_by_module(entry, qkv_T3NH, layout, side)
-    return _attend_by_operator(qkv_T3NH, layout, side)
+        return with_repeatable_backward(_attend_by_module(entry, qkv_T3NH, layout, side))
+    return with_repeatable_backward(_attend_by_operator(qkv_T3NH, layout, side))
 
 
 def check_kernel_input(backend: str, qkv_T3NH: Tensor) -> None:
