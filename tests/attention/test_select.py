@@ -112,3 +112,16 @@ def test_the_backend_for_cpus_is_refused_elsewhere() -> None:
     machine = machine_of(next(each for each in RECORDS if each["machine"]["device_type"] == "cuda"))
     with pytest.raises(ConfigError, match="blocked is for a CPU, and the device is cuda"):
         choose_for(machine, "blocked", 1_000, allow_slow=True, half_precision=True)
+
+
+@pytest.mark.parametrize(
+    ("width", "flash_installed", "backend"),
+    [(64, False, "varlen"), (256, False, "varlen"), (20, False, "sdpa"), (20, True, "flash"), (264, True, "sdpa")],
+)
+def test_heads_that_a_kernel_does_not_take_go_another_way(width: int, flash_installed: bool, backend: str) -> None:
+    """mha_varlen_fwd refuses them at the first step: a width of at most 256, in torch's kernel a multiple of 8."""
+    h100 = Machine("2.7.0", "cuda", "NVIDIA H100 80GB HBM3", (9, 0), ("sm_90",), True, False, flash_installed)
+    assert choose_for(h100, "auto", 1_000, False, True, width)[0] == backend
+    if width == 20:
+        with pytest.raises(ConfigError, match="varlen cannot run here: the model's heads are 20 wide"):
+            choose_for(h100, "varlen", 1_000, False, True, width)

@@ -23,6 +23,7 @@ from padless.units import approximate_tokens
 BACKENDS = ("reference", "blocked", "sdpa", "varlen", "flash")
 SLOW_TOKENS = 1_000_000_000
 _NEEDS = "a CUDA GPU of compute capability 8.0 or more and bf16"
+_WIDEST_HEAD, _HEAD_GRID = 256, 8  # of the FlashAttention kernels; the package fills up to the grid by itself
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,28 @@ def get_backend(name: str) -> AttentionBackend:
 
 
 def choose_backend(
-    requested: str, device_type: str, total_tokens: int, allow_slow: bool, half_precision: bool = True
+    requested: str,
+    device_type: str,
+    total_tokens: int,
+    allow_slow: bool,
+    half_precision: bool = True,
+    head_width: int = 64,
 ) -> tuple[str, str]:
     """Return the backend of this run and the line that says so: :func:`choose_for` this machine.
 
     Raises:
         ConfigError: the backend cannot run here, or is slow and the run long.
     """
-    return choose_for(look_at_machine(device_type), requested, total_tokens, allow_slow, half_precision)
+    return choose_for(look_at_machine(device_type), requested, total_tokens, allow_slow, half_precision, head_width)
 
 
 def choose_for(
-    machine: Machine, requested: str, total_tokens: int, allow_slow: bool, half_precision: bool
+    machine: Machine,
+    requested: str,
+    total_tokens: int,
+    allow_slow: bool,
+    half_precision: bool,
+    head_width: int = 64,
 ) -> tuple[str, str]:
     """Return the backend of a run on ``machine`` and the line that says so.
 
@@ -87,6 +98,7 @@ def choose_for(
         total_tokens: length of the run, on the clock.
         allow_slow: permit a slow backend on a GPU for a long run.
         half_precision: activations are bf16 or fp16, which the FlashAttention kernels need.
+        head_width: of the model; the kernels do not take every one.
 
     Raises:
         ConfigError: torch has no kernels for the GPU, the backend cannot run there, or is slow and the run long.
@@ -101,7 +113,7 @@ def choose_for(
             f"{machine.device_name} (compute capability {_dotted(machine.capability)})",
             "install the newest-torch profile (docs/newest-torch.md), or a build of torch for this GPU",
         )
-    missing = {name: _missing(name, machine, half_precision) for name in ("varlen", "flash")}
+    missing = {name: _missing(name, machine, half_precision, head_width) for name in ("varlen", "flash")}
     lacking = missing.get(requested)
     if lacking:
         raise ConfigError(
@@ -159,7 +171,7 @@ def _line(machine: Machine, backend: str, requested: str, missing: dict[str, str
     return f"{line}; a faster one (varlen, flash) needs {_NEEDS}; here: {missing['varlen']}"
 
 
-def _missing(backend: str, machine: Machine, half_precision: bool) -> str | None:
+def _missing(backend: str, machine: Machine, half_precision: bool, head_width: int) -> str | None:
     """Return what keeps ``varlen`` or ``flash`` from running, or None."""
     if backend == "flash" and not machine.flash_attn_installed:
         return "the package flash-attn is not installed (padless has an extra [flash])"
@@ -171,6 +183,8 @@ def _missing(backend: str, machine: Machine, half_precision: bool) -> str | None
         return f"the GPU's compute capability is {_dotted(machine.capability)}, below 8.0"
     if backend == "varlen" and not machine.torch_has_flash:
         return "this torch was built without FlashAttention"
+    if head_width > _WIDEST_HEAD or (backend == "varlen" and head_width % _HEAD_GRID):
+        return f"the model's heads are {head_width} wide, and the kernel takes multiples of 8 up to {_WIDEST_HEAD}"
     return None
 
 

@@ -61,7 +61,8 @@ def step_job(
     device, model = torch.device(device_type), shape_of(shape)
     workload = draw_workload(CASES[case], steps + warmup, tokens, model.vocab_size, seed, MASK_RATE)
     batches = [_pinned(device_batch(workload, number, tokens), device) for number in range(steps + warmup)]
-    backend, line = choose_backend("auto", device_type, tokens, allow_slow=True)
+    width = model.hidden_size // model.num_heads
+    backend, line = choose_backend("auto", device_type, tokens, allow_slow=True, head_width=width)
     network = MaskedLM(model, ROPE, backend)
     initialise(network, seed)
     network.to(device).train()

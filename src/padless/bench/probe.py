@@ -114,13 +114,22 @@ def probe(
     }
     if not phases:
         return found
+    shape, computes_in = ModelConfig(**model), _precision(precision, is_gpu)
+    attention, _ = choose_backend(
+        backend,
+        found["device_type"],
+        0,
+        allow_slow=True,
+        half_precision=computes_in != "fp32",
+        head_width=shape.hidden_size // shape.num_heads,
+    )
     setting = Setting(
-        ModelConfig(**model),
+        shape,
         OptimizerConfig(**optimizer),
         RopeConfig(**rope),
         torch.device(found["device_type"]),
-        _precision(precision, is_gpu),
-        choose_backend(backend, found["device_type"], 0, allow_slow=True)[0],
+        computes_in,
+        attention,
         choose_compile(compile, found["device_type"])[0],
         microbatch_blocks if is_gpu else 1,
     )

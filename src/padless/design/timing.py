@@ -60,7 +60,8 @@ def time_shape(model: dict[str, Any], device_type: str, workloads: list[list[int
     device, shape = torch.device(device_type), ModelConfig(**model)
     dtype = torch.float32 if device_type == "cpu" else half_precision(device)
     tokens = max(count * length for count, length in workloads)
-    backend, _ = choose_backend("auto", device_type, tokens, allow_slow=True, half_precision=dtype != torch.float32)
+    width, is_half = shape.hidden_size // shape.num_heads, dtype != torch.float32
+    backend, _ = choose_backend("auto", device_type, tokens, True, half_precision=is_half, head_width=width)
     with torch.device(device):
         encoder = Encoder(shape, _ROPE, get_backend(backend)).to(dtype).eval()
     seconds = []
