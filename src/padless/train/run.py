@@ -6,6 +6,7 @@ checkpoint.
 """
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,9 @@ def _fit_phases(
             refuse_endless_rewinds(rewinds_here, context.config.guard.max_in_a_row, rewind.problem, plan.name)
             start, line = _rewind(context, folder, rewind, back.state), back.line
             continue
+        finally:
+            if context.world.is_gpu:  # a Trainer is in cycles: its weights and moments would stay beside the next one's
+                gc.collect()
         start, line = state_from_run(load_checkpoint(end.checkpoint), str(end.checkpoint)), ""
         is_done = start.clock_tokens >= plan.end_tokens
         folder.note("phase_end" if is_done else "stopped", start.clock_tokens, end.stop or plan.name)
