@@ -13,6 +13,7 @@ from padless.doctor.compute import (
     look_at_gpu,
     look_at_nccl,
     ranks_here,
+    run_dtype,
     uses_bf16,
     visible_gpus,
     why_no_gpu,
@@ -100,6 +101,29 @@ def test_precision_follows_the_gpu(tmp_path, monkeypatch):
     gpu(monkeypatch, 1, major=9)
     assert uses_bf16(smoke(tmp_path).hardware, 1)
     assert uses_bf16(smoke(tmp_path, "hardware.precision=bf16").hardware, 0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "major", "gpus", "dtype"),
+    [
+        ("auto", 7, 1, torch.float16),
+        ("auto", 9, 1, torch.bfloat16),
+        ("auto", 9, 0, torch.float32),
+        ("fp16", 9, 1, torch.float16),
+        ("fp32", 9, 1, torch.float32),
+    ],
+)
+def test_the_kernel_is_tried_in_what_a_run_computes_in(tmp_path, monkeypatch, precision, major, gpus, dtype):
+    """A T4 runs in fp16; varlen with fp16 on an H100 is no error."""
+    gpu(monkeypatch, gpus, major=major)
+    config = smoke(tmp_path, f"hardware.precision={precision}")
+    assert run_dtype(config.hardware, gpus) == dtype
+    asked = {}
+    monkeypatch.setattr(compute, "kernel_difference", lambda name, device, dtype, width: asked.update(dtype=dtype) or 0)
+    monkeypatch.setattr(compute, "choose_backend", lambda *args, **told: asked.update(told) or ("sdpa", "attention: x"))
+    _, attention = look_at_attention(config, gpus)
+    assert attention.state == "ok"
+    assert asked == {"dtype": dtype, "half_precision": dtype != torch.float32, "head_width": 32}
 
 
 def test_the_chosen_kernel_is_tried(tmp_path):

@@ -24,7 +24,8 @@ _NCCL_REMEDY = (
     "see why with NCCL_DEBUG=INFO; a driver older than torch's CUDA and a small /dev/shm are the usual causes"
 )
 _LENGTHS = (40, 1, 23)
-_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # rounding of sums of 40 values of size 1
+# Rounding of sums of 40 values of size 1.
+_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
 def visible_gpus(hardware: HardwareConfig) -> int:
@@ -52,6 +53,14 @@ def uses_bf16(hardware: HardwareConfig, gpus: int) -> bool:
     """Return whether a run would compute in bf16 here: where it is asked for, or native on the GPU."""
     native = gpus > 0 and torch.cuda.get_device_capability()[0] >= 8
     return hardware.precision == "bf16" or (hardware.precision == "auto" and native)
+
+
+def run_dtype(hardware: HardwareConfig, gpus: int) -> torch.dtype:
+    """Return what a run would compute in here: fp16 where it is asked for, or on a GPU without native bf16."""
+    if uses_bf16(hardware, gpus):
+        return torch.bfloat16
+    is_fp16 = hardware.precision == "fp16" or (hardware.precision == "auto" and gpus > 0)
+    return torch.float16 if is_fp16 else torch.float32
 
 
 def look_at_gpu(config: Config, gpus: int) -> Iterator[Finding]:
@@ -133,13 +142,17 @@ def look_at_attention(config: Config, gpus: int) -> Iterator[Finding]:
         yield note("attention", f"attention_backend={hardware.attention_backend} cannot be tried without the GPU")
         return
     device = torch.device("cuda" if gpus else "cpu")
-    half = uses_bf16(hardware, gpus)
+    dtype, head_width = run_dtype(hardware, gpus), config.model.hidden_size // config.model.num_heads
     total_tokens = sum(phase.tokens for phase in config.phases.values())
     name, line = choose_backend(
-        hardware.attention_backend, device.type, total_tokens, hardware.allow_slow_attention, half
+        hardware.attention_backend,
+        device.type,
+        total_tokens,
+        hardware.allow_slow_attention,
+        half_precision=dtype != torch.float32,
+        head_width=head_width,
     )
-    dtype = torch.bfloat16 if half else torch.float32
-    difference = kernel_difference(name, device, dtype)
+    difference = kernel_difference(name, device, dtype, head_width)
     text = f"{line.removeprefix('attention: ')}; differs from the reference by {difference:.1e} at most"
     if difference <= _TOLERANCE[dtype]:
         yield ok("attention", text)
@@ -177,11 +190,11 @@ def _packages_line() -> Finding:
     return ok("kernels", f"{torch_text}; flash-attn {version}")
 
 
-def kernel_difference(name: str, device: torch.device, dtype: torch.dtype) -> float:
+def kernel_difference(name: str, device: torch.device, dtype: torch.dtype, head_width: int = 64) -> float:
     """Return the largest difference of a backend to the reference in fp32, on a few segments, local and global."""
     layout = SegmentLayout.from_lengths(_LENGTHS, device)
     generator = torch.Generator().manual_seed(0)
-    qkv_T3NH = torch.randn(sum(_LENGTHS), 3, 2, 64, generator=generator).to(device, dtype)
+    qkv_T3NH = torch.randn(sum(_LENGTHS), 3, 2, head_width, generator=generator).to(device, dtype)
     largest = 0.0
     for window_tokens in (None, 16):
         out_TNH = get_backend(name)(qkv_T3NH, layout, window_tokens).float()
