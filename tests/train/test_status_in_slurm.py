@@ -1,4 +1,4 @@
-"""The Slurm script requeues a job for an 85 of its own attempt, and for no other; stand-ins play Slurm's commands."""
+"""When the Slurm script requeues a job, and whom it asks for a checkpoint; stand-ins play Slurm's commands."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from padless.run_files import STATUS
 from padless.train.status import write_status
 
 SCRIPT = Path(__file__).parents[2] / "launch" / "slurm.sbatch"
+A_STEP_BESIDE = 'if [ "$1" = --overlap ]; then while [ "$1" != bash ]; do shift; done; exec "$@"; fi'
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def submit(tmp_path):
         commands = tmp_path / "bin"
         commands.mkdir()
         for name, line in {
-            "srun": step,
+            "srun": f"{A_STEP_BESIDE}\n{step}",
             "scontrol": 'if [ "$1" = requeue ]; then touch requeued; else echo node-0; fi',
             "scancel": "touch cancelled",
         }.items():
@@ -46,12 +47,28 @@ def submit(tmp_path):
     return submit
 
 
-def written_by_the_step(run, state, exit_code):
+def written_by_the_step(run, state, exit_code, clock_tokens=None):
     """Write what a step will write, beside the place, and return the line that puts it there."""
     later = run / "later"
     later.mkdir()
-    write_status(later, state, exit_code=exit_code, message="of this attempt")
+    write_status(later, state, exit_code=exit_code, message="of this attempt", clock_tokens=clock_tokens)
     return f"mv {later / STATUS} {run / STATUS}; exit 1"
+
+
+def a_step_that_runs(run, on_usr1):
+    """Return what a rank 0 does that runs until a signal; ``cancelled`` ends it, as SIGTERM to all would."""
+    running = run / "running"
+    running.mkdir()
+    write_status(running, "running", clock_tokens=40)
+    own = f'sed -E "s/\\"pid\\": [0-9]+/\\"pid\\": $$/" {running / STATUS} > {run / STATUS}'
+    return f"trap '{on_usr1}' USR1; {own}; touch begun; while [ ! -e cancelled ]; do sleep 0.05; done; exit 1"
+
+
+def wait_for(path):
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_a_run_that_a_signal_stopped_is_requeued(submit):
@@ -79,10 +96,44 @@ def test_a_run_that_failed_or_finished_is_not_requeued(submit, step, code):
 
 def test_a_job_that_is_preempted_before_its_run_begins_is_requeued(submit, tmp_path):
     process = submit("touch begun; while [ ! -e cancelled ]; do sleep 0.05; done; exit 1")
-    until = time.monotonic() + 30
-    while not (tmp_path / "begun").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(tmp_path / "begun")
     process.send_signal(signal.SIGTERM)
     assert "stopped before the run began: requeued" in process.communicate(timeout=30)[0]
     assert (process.returncode, submit.requeued.exists()) == (1, True)
+
+
+def test_shortly_before_the_time_limit_rank_0_alone_is_asked_for_a_checkpoint(submit, tmp_path):
+    saved = written_by_the_step(submit.run, "stopped", 85)
+    process = submit(a_step_that_runs(submit.run, saved))
+    wait_for(tmp_path / "begun")
+    process.send_signal(signal.SIGUSR1)
+    output = process.communicate(timeout=60)[0]
+    assert "was asked for a checkpoint" in output
+    assert "stopped on a signal with a checkpoint: requeued" in output
+    assert (submit.requeued.exists(), (tmp_path / "cancelled").exists()) == (True, False)
+
+
+def test_where_rank_0_is_not_reached_all_are_asked_and_a_lost_checkpoint_is_no_end(submit, tmp_path):
+    step = a_step_that_runs(submit.run, "exit 1").replace("$$/", "999999999/")
+    process = submit(step)
+    wait_for(tmp_path / "begun")
+    process.send_signal(signal.SIGUSR1)
+    output = process.communicate(timeout=60)[0]
+    assert "asking the ranks for a checkpoint" in output
+    assert "stopped on a signal, without a checkpoint in time: requeued" in output
+    assert (submit.requeued.exists(), (tmp_path / "cancelled").exists()) == (True, True)
+
+
+@pytest.mark.parametrize(("before", "after", "is_requeued"), [(None, 40, True), (40, 41, True), (40, 40, False)])
+def test_a_run_that_failed_is_requeued_where_its_attempt_wrote_a_newer_checkpoint(submit, before, after, is_requeued):
+    if before is not None:
+        write_status(submit.run, "failed", exit_code=2, clock_tokens=before)
+    process = submit(written_by_the_step(submit.run, "failed", 2, after))
+    output = process.communicate(timeout=30)[0]
+    assert ("newer checkpoint than it began with (of this attempt): requeued" in output) is is_requeued, output
+    assert (process.returncode, submit.requeued.exists()) == (1, is_requeued)
+
+
+def test_the_step_gets_the_cpus_of_its_job(submit, tmp_path):
+    submit(f'echo "$@" > {tmp_path / "step"}; exit 1').communicate(timeout=30)
+    assert "--cpus-per-task=64" in (tmp_path / "step").read_text()
