@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_streams import random_blocks, split_of, write_samples, write_split
 
-from padless.data import mds
+from padless.data import mds, remote
 from padless.data.mds import BlockReader, StreamSource
 from padless.data.remote import drop_half_fetched, fetch_index, fetch_split
 from padless.errors import DataError
@@ -248,3 +248,20 @@ def test_a_file_that_cannot_be_fetched_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match=r"cannot fetch .*nowhere/index.json: FileNotFoundError"):
         fetch_index(str(tmp_path / "nowhere"), cached)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_two_nodes_that_fetch_into_one_folder_do_not_write_into_each_others_file(tmp_path, monkeypatch):
+    (tmp_path / "remote").write_text("whole")
+    local, download = tmp_path / "cache" / "manifest.json", remote.CloudDownloader.direct_download
+
+    def meanwhile_on_another_node(source, target):
+        monkeypatch.setattr(remote.CloudDownloader, "direct_download", download)
+        Path(target).write_text("ha")
+        monkeypatch.setattr("socket.gethostname", lambda: "node-b")
+        remote.fetch(source, local)
+        Path(target).write_text("half, then whole")
+
+    monkeypatch.setattr(remote.CloudDownloader, "direct_download", meanwhile_on_another_node)
+    remote.fetch(str(tmp_path / "remote"), local)
+    assert local.read_text() == "half, then whole"
+    assert list((tmp_path / "cache").iterdir()) == [local]

@@ -22,6 +22,7 @@ OWN = {"data.prepare_bundled": "false"}
 
 class OneRank:
     is_leader = is_node_leader = True
+    num_nodes = 1
 
     def barrier(self):
         pass
@@ -195,3 +196,14 @@ def test_an_index_larger_than_its_file_stops_a_run_before_the_first_step(tmp_pat
     os.truncate(shard_of(data).with_name("index.json"), 1 << 40)
     error = refusal([*overrides(tmp_path, **OWN), f"data.streams.code.local={data}"])
     assert "index.json is 1_099_511_627_776 bytes, more than the" in error
+
+
+def test_shards_are_looked_at_by_one_rank_of_a_node(data):
+    shard_of(data).unlink()
+    with pytest.raises(DataError, match="is missing"):
+        opened(config_with(data))
+
+    class AnotherRank(OneRank):
+        is_leader = is_node_leader = False
+
+    assert open_data(config_with(data), AnotherRank(), lambda line: None).manifests["code"].blocks

@@ -7,10 +7,15 @@ from padless.config.schema import Config, PhaseConfig, StreamConfig
 from padless.data.manifest import Manifest, read_manifest
 from padless.data.prepared import packed_split, used_splits
 from padless.data.remote import drop_half_fetched, fetch, fetch_index, fetch_split
+from padless.data.shard_check import PackedSplit
 from padless.errors import DataError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _CACHED_SHARDS = 4  # Streaming's own least
+_SHUFFLED_BLOCKS, _LEAST_SHUFFLED = (
+    4_000_000,
+    1 << 18,
+)  # Streaming's shuffle_block_size: over all canonical nodes, of one
 
 
 def fetch_stream(config: Config, name: str, stream: StreamConfig, remote: str, say: Callable[[str], None]) -> None:
@@ -36,15 +41,20 @@ def fetch_stream(config: Config, name: str, stream: StreamConfig, remote: str, s
         fetch_it(f"{remote}/{manifest.split(max_seq_len, split_name).path}", split)
 
 
-def check_cache_limit(config: Config, phase_name: str, phase: PhaseConfig, manifests: dict[str, Manifest]) -> None:
+def check_cache_limit(
+    config: Config, phase_name: str, phase: PhaseConfig, manifests: dict[str, Manifest], num_nodes: int
+) -> list[str]:
     """Refuse a limit that a phase cannot keep to, or under which prepared originals would be deleted.
+
+    Returns:
+        A warning where the limit is less than what a node reads from at once: shards would be fetched again and again.
 
     Raises:
         DataError: names the limit and what to do.
     """
     limit = config.data.cache_limit_bytes
     if limit is None:
-        return
+        return []
     splits = []
     for name in phase.streams:
         stream = config.data.streams[name]
@@ -64,6 +74,25 @@ def check_cache_limit(config: Config, phase_name: str, phase: PhaseConfig, manif
             f"bytes, its largest shard {largest:_}, and {_CACHED_SHARDS} shards have to fit",
             f"use {least:_} or more, better many times that",
         )
+    at_once = _bytes_at_once(config, splits, num_nodes)
+    if limit >= at_once:
+        return []
+    return [
+        f"data.cache_limit_bytes={limit:_} is less than a node reads from at once in phase {phase_name!r}, about "
+        f"{at_once:_} bytes: shards will be fetched again and again, and training will wait for them"
+    ]
+
+
+def _bytes_at_once(config: Config, splits: list[PackedSplit], num_nodes: int) -> int:
+    """Return the bytes of the shards that a node's blocks come from at one time: of one shuffle block a canonical node.
+
+    Streaming shuffles within 4M blocks over the canonical nodes, at least 262,144 each, and reads from all of them.
+    """
+    canonical = config.data.num_canonical_nodes
+    blocks = sum(split.num_blocks for split in splits)
+    total = sum(shard.bytes for split in splits for shard in split.shards)
+    shuffled = canonical * max(_SHUFFLED_BLOCKS // canonical, _LEAST_SHUFFLED) if config.data.shuffle else 0
+    return total * min(blocks, shuffled) // max(1, blocks) // num_nodes
 
 
 def _holds_originals(stream: StreamConfig) -> bool:

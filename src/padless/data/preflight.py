@@ -46,6 +46,11 @@ class Ranks(Protocol):
         """Whether this is the first rank of its node, which fetches into the node's cache."""
         ...
 
+    @property
+    def num_nodes(self) -> int:
+        """Nodes, each with a cache of its own."""
+        ...
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -74,26 +79,27 @@ def open_data(config: Config, ranks: Ranks, say: Callable[[str], None]) -> Prepa
             prepare_default_general(config, say)
         ranks.barrier()
     manifests = {
-        name: verify_manifest(
-            Path(stream.local), shards_are_local=stream.remote is None, read_headers=ranks.is_node_leader
+        name: verify_manifest(  # 100,000 shards are looked at once a node, not once a rank
+            Path(stream.local), shards_are_local=stream.remote is None and ranks.is_node_leader
         )
         for name, stream in config.data.streams.items()
     }
-    _check_streams(config, manifests, say)
+    _check_streams(config, manifests, ranks.num_nodes, say)
     if config.data.verify == "all" and ranks.is_node_leader:
         _hash_all(config, manifests, say)
     ranks.barrier()  # what only the first rank of a node has looked at
     return PreparedData(dict(config.data.streams), manifests, config.data.verify)
 
 
-def _check_streams(config: Config, manifests: dict[str, Manifest], say: Callable[[str], None]) -> None:
+def _check_streams(config: Config, manifests: dict[str, Manifest], num_nodes: int, say: Callable[[str], None]) -> None:
     """Check what manifests and config say of each other."""
     _check_tokenizer(config, manifests)
     for phase_name, phase in config.phases.items():
         for stream_name in phase.streams:
             for line in _check_phase(config, phase_name, phase, stream_name, manifests[stream_name]):
                 say(f"note: {line}")
-        check_cache_limit(config, phase_name, phase, manifests)
+        for line in check_cache_limit(config, phase_name, phase, manifests, num_nodes):
+            say(f"note: {line}")
     for stream_name in config.eval.streams:
         if blocks_of(stream_name, manifests[stream_name], config.eval.max_seq_len, "val").num_blocks == 0:
             raise DataError(f"stream {stream_name!r} has no validation blocks", "prepare it with val_fraction above 0")

@@ -3,6 +3,7 @@
 What decides where Streaming will write, the index, is fetched and checked here first; it then takes the local one.
 """
 
+import socket
 from pathlib import Path
 
 from streaming.base.storage import CloudDownloader
@@ -22,7 +23,7 @@ def fetch(remote: str, local: Path) -> None:
         DataError: the file is not there or cannot be reached.
     """
     local.parent.mkdir(parents=True, exist_ok=True)
-    partial = local.with_name(local.name + ".fetched")
+    partial = local.with_name(f"{local.name}.{socket.gethostname()}.fetched")  # the folder may be several nodes'
     partial.unlink(missing_ok=True)
     try:
         CloudDownloader.direct_download(remote, str(partial))

@@ -33,6 +33,11 @@ T = TypeVar("T")
 
 _TIMEOUT_S = 600.0
 _LEADER_WORK = timedelta(hours=2)  # how long ranks wait while the first prepares, saves or exports
+_LOST = "look for its own error in the output; the same command goes on from the last checkpoint"
+_UNREACHABLE = (
+    "the ranks have met and cannot reach each other at the address of each machine's own name (often 127.0.1.1): set "
+    "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface between the machines; padless doctor shows them"
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class World:
     def is_node_leader(self) -> bool:
         """Whether this is the first rank of its node, which fetches for the others."""
         return dist.get_local_rank() == 0
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes the launcher has started ranks on."""
+        return max(1, self.size // dist.get_local_world_size())
 
     @property
     def torch_device(self) -> torch.device:
@@ -182,7 +192,7 @@ def _naming(presence: Presence | None) -> Iterator[None]:
             raise Stopped(loss.line) from error
         raise TrainingError(
             loss.line if loss else f"another rank has ended or does not answer ({str(error).splitlines()[0]})",
-            "look for its own error in the output; the same command goes on from the last checkpoint",
+            _UNREACHABLE if "connectFullMesh" in str(error) else _LOST,
         ) from error
 
 
@@ -238,7 +248,7 @@ def _join(device: Device, timeout_s: float) -> World:
     with _naming(presence):
         torch.distributed.init_process_group(
             device.dist_backend,
-            store=PrefixStore("default_pg", store),
+            store=PrefixStore(f"default_pg/{point.attempt}", store),
             rank=point.rank,
             world_size=point.size,
             timeout=timedelta(seconds=_TIMEOUT_S),
