@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from padless.errors import ModelError
@@ -38,6 +40,11 @@ def test_known_map_of_base_to_large():
 
 def test_map_is_described_with_kinds():
     assert describe_layer_map(map_layers(4, 6, 3, 3), 3) == "0g<-0 1l<-1 2l<-1 3g<-3 4l<-2 5l<-2"
+
+
+def test_the_docs_print_the_map_that_a_run_prints():
+    docs = Path(__file__).parents[2] / "docs" / "growth.md"
+    assert f"layers, target<-source: {describe_layer_map(map_layers(4, 8, 3, 3), 3)}\n" in docs.read_text()
 
 
 def test_fewer_layers_than_the_source_is_an_error():
