@@ -8,8 +8,9 @@
 # The same two lines again resume. run.folder and the shards (or their remote) must be visible from both nodes.
 #
 # To stop with a checkpoint, send SIGTERM to this process on either node: torchrun passes it to its ranks, gives them 30
-# seconds, and ends with 1; status.json in the run's folder has the code 85, "start me again". A node that is lost ends the
-# ranks of the other within hardware.rank_timeout_s, by name.
+# seconds, and ends with 1; status.json in the run's folder has the code 85, "start me again". Where a step and a checkpoint
+# take longer, send SIGUSR1 to one rank alone instead (host and pid in status.json). A node that is lost ends the ranks of
+# the other within hardware.rank_timeout_s, by name.
 set -euo pipefail
 
 if [ "$#" -lt 2 ]; then

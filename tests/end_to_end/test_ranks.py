@@ -1,8 +1,12 @@
 """Launchers and ranks do not change the blocks of a step: composer, torchrun, two agents on one host, microbatches."""
 
 import json
+import os
+import shutil
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from here import run_here
 from runs import PREPARED, finish, overrides, run, start, steps
 
 from padless.data.prepare import prepare
+from padless.train.status import read_status
 
 pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.composer]
 
@@ -62,6 +67,53 @@ def test_two_torchrun_agents_of_one_rank_each_take_the_same_blocks(tmp_path, one
     for agent in agents:
         finish(agent)
     same_blocks(steps(tmp_path / "smoke"), one_rank)
+
+
+def test_machines_with_run_folders_of_their_own_are_refused_before_the_first_step(tmp_path):
+    static = (*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1")
+    static += ("--master-port", str(free_port()))
+    agents = [start(overrides(tmp_path / f"{node}", **STOP), (*static, "--node-rank", str(node))) for node in range(2)]
+    outputs = [finish(agent, expect=1) for agent in agents]
+    assert all("is not the folder that rank 0 writes on" in output for output in outputs), outputs
+    assert "share" in outputs[0]
+    assert not any(steps(tmp_path / f"{node}" / "smoke") for node in range(2))
+
+
+def test_a_group_that_torchrun_starts_again_goes_on(tmp_path, one_rank):
+    restarting = (*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    process = start(overrides(tmp_path, **STOP), restarting)
+    deadline = time.monotonic() + 200
+    while (status := read_status(tmp_path / "smoke")) is None or status.checkpoint is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(status.pid, signal.SIGKILL)
+    output = finish(process)
+    assert "resumed phase" in output
+    same_blocks(steps(tmp_path / "smoke"), one_rank)
+
+
+def test_one_rank_that_is_asked_to_stop_stops_all_with_a_checkpoint(tmp_path):
+    """What launch/slurm.sbatch does before the time limit: torchrun hears nothing, and counts no 30 seconds."""
+    process = start(overrides(tmp_path), (*TORCHRUN, "--standalone", "--nproc-per-node", "2"))
+    deadline = time.monotonic() + 200
+    while process.poll() is None and len(steps(tmp_path / "smoke")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(read_status(tmp_path / "smoke").pid, signal.SIGUSR1)
+    finish(process, expect=1)
+    status = read_status(tmp_path / "smoke")
+    assert (status.state, status.exit_code) == ("stopped", 85)
+    assert status.step == steps(tmp_path / "smoke")[-1]["step"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler's CPU code needs a C++ compiler")
+def test_ranks_compile_the_graphs_that_one_rank_does(tmp_path):
+    lines = []
+    for number, launcher in enumerate([(), (*TORCHRUN, "--standalone", "--nproc-per-node", "2")]):
+        settings = {**STOP, "run.stop_after_tokens": "2_000", "hardware.compile": "blocks"}
+        output = run(overrides(tmp_path / f"{number}", **settings), launcher)
+        lines.append(next(line for line in output.splitlines() if line.startswith("compiled: ")))
+    assert lines[0] == lines[1]
 
 
 def test_microbatch_size_does_not_change_losses(tmp_path, one_rank):

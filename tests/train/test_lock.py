@@ -17,7 +17,7 @@ import pytest
 
 from padless.errors import CheckpointError
 from padless.run_files import LOCK
-from padless.train.lock import RunLock
+from padless.train.lock import RunLock, sees_holder
 
 WORKER = Path(__file__).with_name("lock_worker.py")
 
@@ -208,3 +208,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
 def test_releasing_without_a_lock_does_nothing(tmp_path):
     quick(tmp_path).release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_sees_the_same_folder_sees_its_holder_and_waits_for_it_to_appear(tmp_path):
+    lock = RunLock(tmp_path / "a")
+    assert not sees_holder(tmp_path / "a", lock.token, 0.0)
+    later = threading.Timer(0.3, lambda: (tmp_path / "a").mkdir() or (tmp_path / "a" / LOCK).write_bytes(written))
+    written = content("a")
+    token = json.loads(written)["token"]
+    later.start()
+    assert sees_holder(tmp_path / "a", token, 30.0)
+    assert not sees_holder(tmp_path / "a", lock.token, 0.0)
+    later.join()

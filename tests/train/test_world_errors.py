@@ -103,3 +103,12 @@ def test_a_single_rank_has_nobody_to_tell_and_nobody_to_lose():
         assert world.failure_elsewhere() is None
         with world.naming_lost_ranks():
             world.barrier()
+
+
+def test_ranks_that_have_met_and_cannot_reach_each_other_are_told_of_their_interfaces(monkeypatch):
+    def refused(*arguments, **more):
+        raise RuntimeError("Gloo connectFullMesh failed with [../gloo/transport/tcp/pair.cc:144] no error")
+
+    monkeypatch.setattr("torch.distributed.barrier", refused)
+    with pytest.raises(TrainingError, match=r"connectFullMesh failed.*\n.*GLOO_SOCKET_IFNAME"):
+        World(0, 2, DeviceCPU(), gloo=object()).barrier()

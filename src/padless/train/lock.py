@@ -108,6 +108,11 @@ class RunLock:
         self._thread = threading.Thread(target=self._keep, name="run lock", daemon=True)
         self._thread.start()
 
+    @property
+    def token(self) -> str:
+        """What this process writes into the lock file, and no other."""
+        return self._me.token
+
     def release(self) -> None:
         """Give the folder back; without a lock nothing happens."""
         if self._thread is None:
@@ -217,6 +222,27 @@ class RunLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def sees_holder(folder: Path, token: str, wait_s: float) -> bool:
+    """Return whether the lock file in ``folder``, as this machine sees it, was written by the holder with ``token``.
+
+    Not for the process that holds the lock, which would lose it.
+
+    Args:
+        folder: the run's folder.
+        token: the holder's.
+        wait_s: how long another machine's write may take to be seen here.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        with contextlib.suppress(OSError):
+            holder = _parse((folder / LOCK).read_bytes()[:_WIDTH])
+            if holder is not None and holder.token == token:
+                return True
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.25)
 
 
 def _parse(content: bytes) -> Holder | None:

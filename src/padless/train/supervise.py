@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from padless.errors import CheckpointError, PadlessError, Stopped, TrainingError
-from padless.train.lock import RunLock
+from padless.train.lock import RunLock, sees_holder
 from padless.train.signals import StopSignals
 from padless.train.status import RunState, read_status, write_status
 from padless.train.world import World
+
+_SEEN_WITHIN_S = 45.0  # a file server may show a new file to another machine that late
 
 
 class Supervisor:
@@ -45,6 +47,16 @@ class Supervisor:
         """
         self._lock.acquire(say)
         self.owns_folder = True
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self._folder
+
+    @property
+    def lock_token(self) -> str:
+        """What the first rank's lock has written into the folder; of no meaning on the others."""
+        return self._lock.token
 
     def branch(self, folder: Path, lock: RunLock) -> "Supervisor":
         """Return the supervisor of a branch of this run, which has its signals."""
@@ -188,6 +200,23 @@ def supervised_branch(
 def _take_folder(supervisor: Supervisor, world: World, say: Callable[[str], None]) -> None:
     if world.is_leader:
         supervisor.own(say)
-    world.barrier()  # nobody goes on before the folder is ours
+    token = world.gather(supervisor.lock_token)[0]  # nobody goes on before the folder is ours
+    _refuse_another_folder(supervisor.folder, token, world)
     world.when_a_rank_is_lost(supervisor.write_loss)
     supervisor.write("running")
+
+
+def _refuse_another_folder(folder: Path, token: str, world: World) -> None:
+    """Stop where a machine has a folder of its own under this path: it would miss the checkpoint at a phase's end.
+
+    Raises:
+        CheckpointError: on all ranks, with the machines.
+    """
+    sees = world.is_leader or sees_holder(folder, token, _SEEN_WITHIN_S)
+    blind = [host for host, sees_it in zip(world.hosts, world.gather(sees), strict=True) if not sees_it]
+    if blind:
+        raise CheckpointError(
+            f"{folder.absolute()} on {', '.join(sorted(set(blind)))} is not the folder that rank 0 writes on "
+            f"{world.hosts[0]}",
+            "set run.folder to a place that all machines share (NFS, Lustre); every rank reads checkpoints from it",
+        )
