@@ -39,9 +39,17 @@ def test_operator_accepts_the_call_and_gives_shapes_and_gradient(side: int) -> N
     assert qkv_T3NH.grad.shape == qkv_T3NH.shape
 
 
-@pytest.mark.parametrize(("window_tokens", "side"), [(None, -1), (128, 64)])
+def test_global_layers_never_take_the_entry_that_may_hand_them_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would plan for the shapes of every batch anew (pytorch/pytorch#187770)."""
+    monkeypatch.setattr(varlen, "module_entry", lambda: pytest.fail("varlen_attn was asked for"))
+    monkeypatch.setattr(varlen, "_attend_by_operator", lambda qkv, layout, side: qkv[:, 2] + side)
+    qkv_T3NH = torch.zeros(270, 3, 4, 64, dtype=torch.bfloat16, device="meta")
+    assert varlen.attend(qkv_T3NH, SegmentLayout.from_lengths(LENGTHS, "meta"), None).shape == (270, 4, 64)
+
+
+@pytest.mark.parametrize(("window_tokens", "side"), [(2, 1), (128, 64)])
 def test_varlen_passes_window_and_borders_to_the_newer_entry(
-    monkeypatch: pytest.MonkeyPatch, window_tokens: int | None, side: int
+    monkeypatch: pytest.MonkeyPatch, window_tokens: int, side: int
 ) -> None:
     """A stand-in with the documented signature of torch.nn.attention.varlen.varlen_attn, computing the reference."""
     layout = SegmentLayout.from_lengths(LENGTHS)
@@ -66,7 +74,7 @@ def test_varlen_passes_window_and_borders_to_the_newer_entry(
         assert cu_seq_q.dtype == torch.int32
         lengths = tuple(cu_seq_q.diff().tolist())
         packed = torch.stack([query, key, value], dim=1)
-        return reference.attend(packed, SegmentLayout.from_lengths(lengths), None if side < 0 else 2 * side)
+        return reference.attend(packed, SegmentLayout.from_lengths(lengths), 2 * side)
 
     monkeypatch.setattr(varlen, "module_entry", lambda: varlen_attn)
     monkeypatch.setattr(varlen, "check_kernel_input", lambda backend, qkv: None)

@@ -1,9 +1,11 @@
 """FlashAttention (Dao 2023) for packed segments as torch itself carries it: no package to build.
 
-Two entries to the same kernel: ``torch.nn.attention.varlen.varlen_attn`` where it takes a window (its first releases
-did not), else the operator under it, ``aten::_flash_attention_forward``, which on torch 2.7 has ``cum_seq_q`` and
-``window_size_left/right`` and a registered gradient. Needs a CUDA GPU of compute capability 8.0 or more and bf16 or
-fp16 activations.
+Two entries to the same kernel: for local layers ``torch.nn.attention.varlen.varlen_attn`` where it takes a window (its
+first releases did not), else the operator under it, ``aten::_flash_attention_forward``, which on torch 2.7 has
+``cum_seq_q`` and ``window_size_left/right`` and a registered gradient. Global layers always take the operator: newer
+releases of ``varlen_attn`` hand them to cuDNN on Hopper and datacentre Blackwell GPUs, which plans anew for every
+number of segments and longest segment, and so for every batch of ours (pytorch/pytorch#187770: an encoder at a fifth
+of its speed). Needs a CUDA GPU of compute capability 8.0 or more and bf16 or fp16 activations.
 
 Legend: T packed tokens, N heads, H head width, 3 = query, key, value.
 """
@@ -33,7 +35,7 @@ def attend(qkv_T3NH: Tensor, layout: SegmentLayout, window_tokens: int | None) -
     check_kernel_input("varlen", qkv_T3NH)
     reach = window_reach(window_tokens)
     side = -1 if reach is None else reach
-    entry = module_entry()
+    entry = None if reach is None else module_entry()
     if entry is not None:
         return with_repeatable_backward(_attend_by_module(entry, qkv_T3NH, layout, side))
     return with_repeatable_backward(_attend_by_operator(qkv_T3NH, layout, side))
