@@ -15,6 +15,7 @@ from padless.attention.api import SegmentLayout
 from padless.data.batch import IGNORED
 from padless.kernels.triton_cross_entropy import cross_entropy_triton, loss_and_gradient_in_place
 from padless.kernels.triton_rope import rotate_in_place, turn
+from padless.model.tied import TiedGradient, embed
 
 DEVICE = os.environ["KERNEL_DEVICE"]
 RAGGED = (1, 63, 130, 6)
@@ -201,3 +202,29 @@ def test_no_masked_position_gives_zero_loss_and_zero_gradients() -> None:
     loss.backward()
     assert (loss.item(), by_row_M.shape) == (0.0, (0,))
     assert all(leaf.grad is not None and not leaf.grad.any() for leaf in leaves)
+
+
+def test_a_tied_matrix_gets_one_gradient_for_both_its_uses() -> None:
+    """The decoder's part waits for the embeddings', where autograd would make two matrices and add them."""
+    x_MD, weight_VD, bias_V, labels_M = cross_entropy_case(torch.float32, 100)
+    ids_M = labels_M.clamp(min=0).flip(0)
+    gradients = []
+    for tied in (TiedGradient(), None):
+        weight, bias = weight_VD.clone().requires_grad_(), bias_V.clone().requires_grad_()
+        hidden_MD = x_MD + (weight.index_select(0, ids_M) if tied is None else embed(weight, ids_M, tied))
+        loss, _ = cross_entropy_triton(hidden_MD, weight, bias, labels_M, 8, tied=tied)
+        passed = torch.autograd.grad(loss * 0.5, [weight, bias])
+        gradients.append(passed)
+        assert tied is None or tied.waiting is None
+    for mine, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, right, atol=1e-6, rtol=1e-5)
+
+
+def test_the_weight_itself_gets_nothing_where_the_embeddings_wait_for_it() -> None:
+    x_MD, weight_VD, bias_V, labels_M = cross_entropy_case(torch.float32, 100)
+    weight, tied = weight_VD.requires_grad_(), TiedGradient()
+    loss, _ = cross_entropy_triton(x_MD.requires_grad_(), weight, bias_V, labels_M, 8, tied=tied)
+    loss.backward()
+    assert weight.grad is None
+    assert tied.waiting is not None
+    assert tied.waiting.any()

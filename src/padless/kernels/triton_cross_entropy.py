@@ -7,7 +7,7 @@ of its size exists. The gradients of x, weight and bias are ready after the forw
 Legend: M masked positions, D model width, V vocabulary, C rows of a chunk.
 """
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 import triton
@@ -105,8 +105,20 @@ def loss_and_gradient_in_place(
     return loss_C, log_sum_C
 
 
+class KeepsGradient(Protocol):
+    """Who gets the weight's gradient in its place: :class:`padless.model.tied.TiedGradient`."""
+
+    waiting: Tensor | None
+
+
 def cross_entropy_triton(
-    x_MD: Tensor, weight_VD: Tensor, bias_V: Tensor, labels_M: Tensor, rows: int, z_loss: float = 0.0
+    x_MD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    labels_M: Tensor,
+    rows: int,
+    z_loss: float = 0.0,
+    tied: KeepsGradient | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return -log softmax(x W^T + b)[label] summed, an fp32 scalar with gradients, and by row, fp32 [M] without.
 
@@ -120,8 +132,9 @@ def cross_entropy_triton(
         labels_M: int64 [M] target ids; rows with the label IGNORED have neither loss nor gradient.
         rows: rows a chunk.
         z_loss: weight of the squared log-normaliser; 0 leaves it out.
+        tied: gets the weight's gradient instead of the weight, to be completed by the embeddings.
     """
-    args = (x_MD, weight_VD, bias_V, labels_M, rows, z_loss, torch.is_grad_enabled())
+    args = (x_MD, weight_VD, bias_V, labels_M, rows, z_loss, tied, torch.is_grad_enabled())
     return cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
 
 
@@ -135,6 +148,7 @@ class _CrossEntropy(torch.autograd.Function):
         labels_M: Tensor,
         rows: int,
         z_loss: float,
+        tied: KeepsGradient | None,
         needs_grad: bool,
     ) -> tuple[Tensor, Tensor]:
         compute_VD = weight_VD.to(x_MD.dtype)
@@ -159,7 +173,7 @@ class _CrossEntropy(torch.autograd.Function):
                 grad_weight_VD += grad_CV.t() @ x_CD
         if needs_grad:
             ctx.save_for_backward(grad_x_MD, grad_weight_VD, grad_bias_V)
-            ctx.dtypes = weight_VD.dtype, bias_V.dtype
+            ctx.dtypes, ctx.tied = (weight_VD.dtype, bias_V.dtype), tied
         ctx.mark_non_differentiable(loss_M)
         total = loss_M.sum()
         if z_loss != 0:
@@ -173,5 +187,7 @@ class _CrossEntropy(torch.autograd.Function):
         weight_dtype, bias_dtype = ctx.dtypes
         scale = grads[0]
         grad_x = (grad_x_MD * scale).to(grad_x_MD.dtype)
-        grad_weight, grad_bias = (grad_weight_VD * scale).to(weight_dtype), (grad_bias_V * scale).to(bias_dtype)
-        return grad_x, grad_weight, grad_bias, None, None, None, None
+        grad_weight: Tensor | None = (grad_weight_VD * scale).to(weight_dtype)
+        if ctx.tied is not None:
+            ctx.tied.waiting, grad_weight = grad_weight, None
+        return grad_x, grad_weight, (grad_bias_V * scale).to(bias_dtype), None, None, None, None, None

@@ -83,7 +83,7 @@ def cross_entropy(
             from padless.kernels.triton_cross_entropy import cross_entropy_triton
 
             rows = max(256, _CHUNK_LOGITS_TRITON // weight_VD.shape[0])
-            return Losses(*cross_entropy_triton(x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, z_loss))
+            return Losses(*cross_entropy_triton(x_MD.to(dtype), weight_VD, bias_V, labels_M, rows, z_loss, tied))
         args = (x_MD.to(dtype), weight_VD, bias_V, labels_M, tile or tile_size(device_type), tied, z_loss)
         total, by_row_M = cast(tuple[Tensor, Tensor], _CrossEntropy.apply(*args))
     return Losses(total, by_row_M)
