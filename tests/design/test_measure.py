@@ -91,6 +91,8 @@ def test_the_prediction_orders_shapes_of_ten_fold_work_as_this_machine_does():
 
 @pytest.mark.gpu
 def test_shapes_are_timed_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     measured = measure.measure([SMALL, LARGE], workloads_of(8192, 512, 65_536), 2, print)
     assert measured.device == torch.cuda.get_device_name()
     assert all(len(each.measured_s) == 4 and min(each.measured_s) > 0 for each in measured.timings)
