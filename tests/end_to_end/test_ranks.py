@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -104,16 +103,6 @@ def test_one_rank_that_is_asked_to_stop_stops_all_with_a_checkpoint(tmp_path):
     status = read_status(tmp_path / "smoke")
     assert (status.state, status.exit_code) == ("stopped", 85)
     assert status.step == steps(tmp_path / "smoke")[-1]["step"]
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler's CPU code needs a C++ compiler")
-def test_ranks_compile_the_graphs_that_one_rank_does(tmp_path):
-    lines = []
-    for number, launcher in enumerate([(), (*TORCHRUN, "--standalone", "--nproc-per-node", "2")]):
-        settings = {**STOP, "run.stop_after_tokens": "2_000", "hardware.compile": "blocks"}
-        output = run(overrides(tmp_path / f"{number}", **settings), launcher)
-        lines.append(next(line for line in output.splitlines() if line.startswith("compiled: ")))
-    assert lines[0] == lines[1]
 
 
 def test_microbatch_size_does_not_change_losses(tmp_path, one_rank):

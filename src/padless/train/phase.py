@@ -190,7 +190,6 @@ def fit_phase(context: RunContext, plan: PhasePlan, start: StartState, announce:
     if context.compute.compiles:
         from padless.model.compiled import compile_layers  # loads torch's compiler
 
-        torch._dynamo.config.optimize_ddp = False  # or DDP's buckets cut each half anew; halves are small enough as is
         compile_layers(model)
     loader, record = _loader(context, plan, start), _record(context, plan, start)
     callbacks = _callbacks(context, record, model, loader, start)
