@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -213,10 +214,11 @@ def _refuse_another_folder(folder: Path, token: str, world: World) -> None:
         CheckpointError: on all ranks, with the machines.
     """
     sees = world.is_leader or sees_holder(folder, token, _SEEN_WITHIN_S)
-    blind = [host for host, sees_it in zip(world.hosts, world.gather(sees), strict=True) if not sees_it]
+    machines = world.gather((socket.gethostname(), sees))
+    blind = {host for host, sees_it in machines if not sees_it}
     if blind:
         raise CheckpointError(
-            f"{folder.absolute()} on {', '.join(sorted(set(blind)))} is not the folder that rank 0 writes on "
-            f"{world.hosts[0]}",
+            f"{folder.absolute()} on {', '.join(sorted(blind))} is not the folder that rank 0 writes "
+            f"on {machines[0][0]}",
             "set run.folder to a place that all machines share (NFS, Lustre); every rank reads checkpoints from it",
         )
