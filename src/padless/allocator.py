@@ -1,8 +1,11 @@
-"""The C library's allocator on a CPU: memory that a step frees is kept for the next one.
+"""Memory on a CPU: what a step frees is kept for the next one, and kernels are kept for few shapes.
 
 By default glibc gives blocks of many megabytes back to the system as they are freed, and the next step pays a page
 fault for every 4 KiB of them: about 110,000 a step at 6 x 384 and a vocabulary of 50,368, several percent of its time
 on the machine of docs/benchmarks.md and more where page faults are dear.
+
+oneDNN, which does torch's products in bf16, builds a kernel for each shape and keeps the last 1,024. Packed batches go on
+bringing new shapes, and what is kept lies between large blocks that come and go, so that the heap falls into pieces.
 """
 
 import ctypes
@@ -19,6 +22,17 @@ _VARIABLES = (
     "GLIBC_TUNABLES",
     "LD_PRELOAD",
 )
+_KERNELS_VARIABLES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
+_KERNELS = "32"  # a layer and the loss use some 20 shapes again and again
+
+
+def keep_few_kernels() -> None:
+    """Tell oneDNN to keep 32 kernels, if the environment does not say otherwise.
+
+    It asks once, at its first product in this process: later calls change nothing.
+    """
+    if not any(name in os.environ for name in _KERNELS_VARIABLES):
+        os.environ[_KERNELS_VARIABLES[0]] = _KERNELS
 
 
 def keep_freed_memory() -> bool:

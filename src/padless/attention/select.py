@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from padless.allocator import keep_few_kernels
 from padless.attention import varlen
 from padless.attention.api import AttentionBackend
 from padless.errors import ConfigError
@@ -56,13 +57,15 @@ def look_at_machine(device_type: str) -> Machine:
 
 
 def get_backend(name: str) -> AttentionBackend:
-    """Return the ``attend`` function of a backend.
+    """Return the ``attend`` function of a backend; for ``blocked``, a CPU's, oneDNN is told to keep few kernels.
 
     Raises:
         ConfigError: no backend has that name, or its package is not installed.
     """
     if name not in BACKENDS:
         raise ConfigError(f"attention backend {name!r} does not exist", f"choose one of {', '.join(BACKENDS)}")
+    if name == "blocked":
+        keep_few_kernels()
     return importlib.import_module(f"padless.attention.{name}").attend
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from padless.allocator import keep_freed_memory
+from padless.allocator import keep_few_kernels, keep_freed_memory
 from padless.attention.select import choose_backend
 from padless.config.schema import Config
 from padless.errors import ConfigError
@@ -85,6 +85,8 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
     device = world.torch_device
     capability = torch.cuda.get_device_capability(device) if world.is_gpu else None
     precision = choose_precision(config.hardware.precision, capability)
+    if device.type == "cpu":
+        keep_few_kernels()
     if world.is_gpu:  # Composer lets every matrix product in fp32 be one in TF32, which keeps 10 of its 23 bits
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     if config.hardware.deterministic:
