@@ -4,8 +4,8 @@ By default glibc gives blocks of many megabytes back to the system as they are f
 fault for every 4 KiB of them: about 110,000 a step at 6 x 384 and a vocabulary of 50,368, several percent of its time
 on the machine of docs/benchmarks.md and more where page faults are dear.
 
-oneDNN, which does torch's products in bf16, builds a kernel for each shape and keeps the last 1,024. Packed batches go on
-bringing new shapes, and what is kept lies between large blocks that come and go, so that the heap falls into pieces.
+oneDNN, which does torch's products in bf16, builds a kernel for each shape and keeps the last 1,024. Packed batches go
+on bringing new shapes, and what is kept lies between large blocks that come and go, so that the heap falls into pieces.
 """
 
 import ctypes
