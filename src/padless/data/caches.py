@@ -12,10 +12,8 @@ from padless.errors import DataError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _CACHED_SHARDS = 4  # Streaming's own least
-_SHUFFLED_BLOCKS, _LEAST_SHUFFLED = (
-    4_000_000,
-    1 << 18,
-)  # Streaming's shuffle_block_size: over all canonical nodes, of one
+# Streaming's shuffle_block_size: over all canonical nodes, and the least of one.
+_SHUFFLED_BLOCKS, _LEAST_SHUFFLED = 4_000_000, 1 << 18
 
 
 def fetch_stream(config: Config, name: str, stream: StreamConfig, remote: str, say: Callable[[str], None]) -> None:
