@@ -8,11 +8,11 @@ from padless.bench.report import failures, summary
 pytestmark = [pytest.mark.slow, pytest.mark.world, pytest.mark.composer]
 
 
-def test_four_kills_are_survived_bit_for_bit(tmp_path):
+def test_kills_are_survived_bit_for_bit(tmp_path):
     lines = []
-    series = run_chaos(tmp_path, 4, 1, [1, 2], lambda outcome: lines.append(outcome.kill.number), lines.append)
+    series = run_chaos(tmp_path, 2, 1, [1, 2], lambda outcome: lines.append(outcome.kill.number), lines.append)
     assert failures(series) == []
-    assert summary(series).startswith("survived 4/4, slowest resume ")
-    assert [len(each.outcomes) for each in series] == [2, 2]
+    assert summary(series).startswith("survived 2/2, slowest resume ")
+    assert [len(each.outcomes) for each in series] == [1, 1]
     assert {outcome.kill.number for each in series for outcome in each.outcomes} <= set(lines)
     assert all(each.clocks[-1][-1][1] == 98_304 for each in series if each.clocks[-1])
