@@ -102,12 +102,16 @@ def test_a_job_that_is_preempted_before_its_run_begins_is_requeued(submit, tmp_p
     assert (process.returncode, submit.requeued.exists()) == (1, True)
 
 
+def output_after_sigusr1(process, folder):
+    """Send what Slurm sends before the time limit, once the step has begun."""
+    wait_for(folder / "begun")
+    process.send_signal(signal.SIGUSR1)
+    return process.communicate(timeout=60)[0]
+
+
 def test_shortly_before_the_time_limit_rank_0_alone_is_asked_for_a_checkpoint(submit, tmp_path):
     saved = written_by_the_step(submit.run, "stopped", 85)
-    process = submit(a_step_that_runs(submit.run, saved))
-    wait_for(tmp_path / "begun")
-    process.send_signal(signal.SIGUSR1)
-    output = process.communicate(timeout=60)[0]
+    output = output_after_sigusr1(submit(a_step_that_runs(submit.run, saved)), tmp_path)
     assert "was asked for a checkpoint" in output
     assert "stopped on a signal with a checkpoint: requeued" in output
     assert (submit.requeued.exists(), (tmp_path / "cancelled").exists()) == (True, False)
@@ -115,10 +119,7 @@ def test_shortly_before_the_time_limit_rank_0_alone_is_asked_for_a_checkpoint(su
 
 def test_where_rank_0_is_not_reached_all_are_asked_and_a_lost_checkpoint_is_no_end(submit, tmp_path):
     step = a_step_that_runs(submit.run, "exit 1").replace("$$/", "999999999/")
-    process = submit(step)
-    wait_for(tmp_path / "begun")
-    process.send_signal(signal.SIGUSR1)
-    output = process.communicate(timeout=60)[0]
+    output = output_after_sigusr1(submit(step), tmp_path)
     assert "asking the ranks for a checkpoint" in output
     assert "stopped on a signal, without a checkpoint in time: requeued" in output
     assert (submit.requeued.exists(), (tmp_path / "cancelled").exists()) == (True, True)

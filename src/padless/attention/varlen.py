@@ -3,9 +3,9 @@
 Two entries to the same kernel: for local layers ``torch.nn.attention.varlen.varlen_attn`` where it takes a window (its
 first releases did not), else the operator under it, ``aten::_flash_attention_forward``, which on torch 2.7 has
 ``cum_seq_q`` and ``window_size_left/right`` and a registered gradient. Global layers always take the operator: newer
-releases of ``varlen_attn`` hand them to cuDNN on Hopper and datacentre Blackwell GPUs, which plans anew for every
-number of segments and longest segment, and so for every batch of ours (pytorch/pytorch#187770: an encoder at a fifth
-of its speed). Needs a CUDA GPU of compute capability 8.0 or more and bf16 or fp16 activations.
+releases of ``varlen_attn`` hand them to cuDNN on Hopper and datacentre Blackwell GPUs, where an encoder ran at a fifth
+of its speed (pytorch/pytorch#187770), presumably since cuDNN plans anew for the shapes of every batch. Needs a
+CUDA GPU of compute capability 8.0 or more and bf16 or fp16 activations.
 
 Legend: T packed tokens, N heads, H head width, 3 = query, key, value.
 """

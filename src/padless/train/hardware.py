@@ -86,7 +86,7 @@ def choose_compute(config: Config, world: World) -> tuple[Compute, list[str]]:
     capability = torch.cuda.get_device_capability(device) if world.is_gpu else None
     precision = choose_precision(config.hardware.precision, capability)
     if device.type == "cpu":
-        keep_few_kernels()
+        keep_few_kernels()  # before the product that measures the peak, earlier than the backend does it
     if world.is_gpu:  # Composer lets every matrix product in fp32 be one in TF32, which keeps 10 of its 23 bits
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     if config.hardware.deterministic:
